@@ -1,0 +1,75 @@
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tsbench.config import CellSpec, TsMemoryOptions
+from tsbench.report.labels import ALPHA, MISSING, levels_label, method_label, spread
+
+
+def origin_spec(backbone: str = "fracast", **fields: Any) -> CellSpec:
+    return CellSpec.model_validate(
+        {"method": "origin", "backbone": backbone, "dataset": "ETTh1", "horizon": 96} | fields
+    )
+
+
+def memory_spec(options: dict[str, object] | None = None) -> CellSpec:
+    return origin_spec(method="ts-memory", options=TsMemoryOptions.model_validate(options or {}))
+
+
+@pytest.mark.parametrize(
+    ("spec", "label"),
+    [
+        (origin_spec("naive-last"), "Repeat last"),
+        (origin_spec("naive-seasonal"), "Seasonal naive"),
+        (origin_spec(), "Origin"),
+        (origin_spec(rollout="expand"), "Origin (expand roll-out)"),
+        (memory_spec(), "TS-Memory"),
+        (memory_spec({"teacher": {"exclusion": "self"}}), "TS-Memory, exclusion self"),
+        (memory_spec({"ablation": "no-retrieval"}), "No-retrieval control"),
+        (memory_spec({"ablation": "no-gate"}), "TS-Memory, no-gate"),
+        (
+            memory_spec({"plugmem": "small", "recipe": "released"}),
+            "TS-Memory, recipe released, PlugMem small",
+        ),
+        (memory_spec({"alpha_criterion": "mae"}), f"TS-Memory, {ALPHA} by MAE"),
+        (
+            memory_spec({"ablation": "no-gate", "alpha_policy": "oracle"}),
+            f"TS-Memory, no-gate (oracle {ALPHA}) †leak",
+        ),
+        (origin_spec(method="lora"), "lora"),
+    ],
+)
+def test_labels_name_what_differs_from_the_default(spec: CellSpec, label: str) -> None:
+    assert method_label(spec) == label
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.38754, "0.3875"),
+        (0.0811, "0.08110"),
+        (12.3456, "12.35"),
+        (123456.7, "123457"),
+        (0.0, "0.0000"),
+        (0.00001234, "1.234e-05"),
+        (math.nan, MISSING),
+        (math.inf, MISSING),
+    ],
+)
+def test_numbers_show_four_significant_digits(value: float, text: str) -> None:
+    assert spread([value]) == text
+
+
+def test_spread_over_seeds_keeps_the_decimals_of_the_mean() -> None:
+    values = [12.0, 12.5, 13.1]
+    assert spread(values) == f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+    assert spread([-1.0, -3.0], "+.2f") == "-2.00 ± 1.41"
+    assert spread([]) == spread([1.0, math.nan]) == MISSING
+
+
+def test_levels_are_abbreviated_when_there_are_many() -> None:
+    assert levels_label((0.5,)) == "1 level 0.5"
+    assert levels_label((0.1, 0.5, 0.9)) == "3 levels 0.1, 0.5, 0.9"
+    assert levels_label(tuple(step / 100 for step in range(1, 100))) == "99 levels 0.01, 0.02, …, 0.99"

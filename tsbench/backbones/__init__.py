@@ -1,0 +1,1 @@
+"""Frozen forecasters and what runs them."""

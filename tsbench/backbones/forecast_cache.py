@@ -1,0 +1,265 @@
+"""Forecasts and embeddings of a frozen backbone, computed once and kept on disk.
+
+A frozen backbone's output for a window depends on the scaled values, the lookback and the backbone alone.
+So it is addressed by a hash of these and by the window's first target row: any grid of windows, of any
+split and stride, reads and extends the same sparse memory-mapped file. Each row carries a checksum: a row
+that was never written, was cut off by a kill, or was damaged is computed again.
+"""
+
+import hashlib
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from tsbench.backbones.base import Backbone
+from tsbench.config import digest
+from tsbench.data.windows import gather_contexts
+from tsbench.errors import TsbenchError
+
+# Rows (windows x channels) handed to a backbone at once: enough for neighbouring windows to share work,
+# few enough that a kill loses seconds.
+_ROWS_PER_CHUNK = 448
+_FORMAT = 1
+
+PairReader = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+"""Window indices [N] and channels [N] to forecasts [N, Q, H]."""
+
+
+class RowFile:
+    """A sparse [rows, ...] float32 array on disk of which any subset of rows may be present.
+
+    Args:
+        directory: Where the two files live; created.
+        rows: Length of the first axis.
+        item_shape: Shape of one row.
+
+    Raises:
+        TsbenchError: The directory cannot be written.
+    """
+
+    def __init__(self, directory: Path, rows: int, item_shape: tuple[int, ...]):
+        self.directory = directory
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(directory / "lock")
+            with self._lock:
+                self._values = _open_sparse(
+                    directory / "values.f32", np.dtype(np.float32), (rows, *item_shape)
+                )
+                self._checksums = _open_sparse(directory / "checksums.u32", np.dtype(np.uint32), (rows,))
+            os.utime(directory)
+        except OSError as error:
+            raise TsbenchError(
+                f"cannot write the forecast cache {directory}: {error.strerror}; set TSBENCH_HOME to a "
+                "writable directory"
+            ) from error
+
+    def missing(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of `rows` that were never written or no longer match their checksum."""
+        absent = [row for row in rows if not self._intact(int(row))]
+        return np.array(absent, dtype=np.int64)
+
+    def write(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        """Store `values` [len(rows), ...]; the checksum is written after the data it covers."""
+        with self._lock:
+            self._values[rows] = values
+            for row in rows:
+                self._checksums[row] = _checksum(self._values[row])
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Copy out `rows`, which must be present."""
+        return np.asarray(self._values[rows])
+
+    def pick(self, rows: NDArray[np.int64], channels: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Copy out single channels of rows, [len(rows), ...] without the channel axis."""
+        return np.asarray(self._values[rows, channels])
+
+    def _intact(self, row: int) -> bool:
+        stored = int(self._checksums[row])
+        return stored != 0 and stored == _checksum(self._values[row])
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenBackbone:
+    """A backbone over one scaled data set, with its outputs cached.
+
+    Attributes:
+        backbone: The frozen model.
+        scaled: [T, C] float32, standardised.
+        lookback: Context steps L.
+        directory: Root of the cache; None computes everything afresh.
+        budget_bytes: Size above which the least recently used entries are removed; a request larger than
+            the budget is computed without being stored.
+    """
+
+    backbone: Backbone
+    scaled: NDArray[np.float32]
+    lookback: int
+    directory: Path | None
+    budget_bytes: int
+
+    def forecasts(self, starts: NDArray[np.int64], horizon: int) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Base forecasts of windows, in chunks of consecutive entries of `starts`.
+
+        Args:
+            starts: [W] first target rows.
+            horizon: Steps H.
+
+        Yields:
+            The slice of `starts` and its forecasts [w, C, Q, H] float32 on the CPU.
+        """
+        file = self._forecast_file(starts, horizon)
+        for part in self._chunks(len(starts)):
+            if file is None:
+                yield (
+                    part,
+                    self._compute(starts[part], lambda context: self.backbone.predict(context, horizon)),
+                )
+            else:
+                yield part, torch.from_numpy(file.read(starts[part]))
+
+    def pair_forecasts(self, starts: NDArray[np.int64], horizon: int) -> PairReader:
+        """Compute the forecasts of windows once and read single (window, channel) pairs from then on.
+
+        Args:
+            starts: [W] first target rows.
+            horizon: Steps H.
+
+        Returns:
+            A function of window indices [N] (into `starts`) and channels [N] to forecasts [N, Q, H].
+        """
+        file = self._forecast_file(starts, horizon)
+        if file is None:
+            everything = torch.cat([chunk for _, chunk in self.forecasts(starts, horizon)]).numpy()
+            return lambda windows, channels: everything[windows, channels]
+        return lambda windows, channels: file.pick(starts[windows], channels)
+
+    def embeddings(self, starts: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Encoder embeddings of the windows' contexts, [W, C, D]."""
+        probe = self._compute(starts[:1], self.backbone.embed)
+        shape = tuple(probe.shape[1:])
+        if self._too_large(len(starts), shape):
+            chunks = [self._compute(starts[part], self.backbone.embed) for part in self._chunks(len(starts))]
+            return torch.cat(chunks).numpy()
+        file = RowFile(self._entry() / "embeddings", len(self.scaled) + 1, shape)
+        self._complete(file, starts, self.backbone.embed)
+        self._evict()
+        return file.read(starts)
+
+    def _entry(self) -> Path:
+        assert self.directory is not None  # callers check `_too_large` first
+        content = hashlib.sha256(np.ascontiguousarray(self.scaled).data).hexdigest()
+        key = digest([_FORMAT, content, list(self.scaled.shape), self.lookback, self.backbone.identity])
+        return self.directory / key[:32]
+
+    def _forecast_file(self, starts: NDArray[np.int64], horizon: int) -> RowFile | None:
+        """The file of this horizon with every window in it; None if it is not to be stored.
+
+        Where the backbone is prefix-consistent, windows forecast further ahead before are copied, not
+        computed: one pass over the longest horizon serves all.
+        """
+        levels = len(self.backbone.quantile_levels) or 1
+        shape = (self.scaled.shape[1], levels)
+        if self._too_large(len(starts), (*shape, horizon)):
+            return None
+        entry = self._entry()
+        rows = len(self.scaled) + 1
+        file = RowFile(_horizon_directory(entry, horizon), rows, (*shape, horizon))
+        if self.backbone.prefix_consistent:
+            for longer in (stored for stored in _stored_horizons(entry) if stored > horizon):
+                other = RowFile(_horizon_directory(entry, longer), rows, (*shape, longer))
+                absent = file.missing(starts)
+                known = np.setdiff1d(absent, other.missing(absent))
+                for part in self._chunks(len(known)):
+                    file.write(known[part], other.read(known[part])[..., :horizon])
+        self._complete(file, starts, lambda context: self.backbone.predict(context, horizon))
+        self._evict()
+        return file
+
+    def _complete(
+        self, file: RowFile, starts: NDArray[np.int64], function: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        absent = file.missing(starts)
+        for part in self._chunks(len(absent)):
+            file.write(absent[part], self._compute(absent[part], function).numpy())
+
+    def _compute(
+        self, starts: NDArray[np.int64], function: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Apply `function` to the contexts [w * C, L] in fp32; result [w, C, ...] on the CPU."""
+        context = gather_contexts(self.scaled, starts, self.lookback)
+        windows, channels, lookback = context.shape
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            result = function(torch.from_numpy(context).view(windows * channels, lookback))
+        return result.view(windows, channels, *result.shape[1:]).cpu()
+
+    def _chunks(self, windows: int) -> Iterator[slice]:
+        size = max(1, _ROWS_PER_CHUNK // self.scaled.shape[1])
+        for first in range(0, windows, size):
+            yield slice(first, min(first + size, windows))
+
+    def _too_large(self, windows: int, item_shape: tuple[int, ...]) -> bool:
+        return self.directory is None or 4 * windows * int(np.prod(item_shape)) > self.budget_bytes
+
+    def _evict(self) -> None:
+        """Remove least recently used entries of other contents until the cache fits its budget."""
+        assert self.directory is not None
+        if self.directory.is_dir():
+            evict(self.directory, self.budget_bytes, keep=self._entry())
+
+
+def evict(directory: Path, budget_bytes: int, keep: Path) -> None:
+    """Delete the least recently used entries of a cache directory until it fits the budget.
+
+    Args:
+        directory: Root of the cache.
+        budget_bytes: Bound on the allocated bytes of all entries together.
+        keep: Entry that must stay.
+    """
+    entries = [path for path in directory.iterdir() if path.is_dir()]
+    sizes = {path: _allocated_bytes(path) for path in entries}
+    excess = sum(sizes.values()) - budget_bytes
+    for path in sorted(entries, key=_last_used):
+        if excess <= 0:
+            return
+        if path != keep:
+            shutil.rmtree(path, ignore_errors=True)
+            excess -= sizes[path]
+
+
+def _last_used(entry: Path) -> float:
+    return max(path.stat().st_mtime for path in (entry, *entry.iterdir()))
+
+
+def _allocated_bytes(entry: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in entry.rglob("*") if path.is_file())
+
+
+def _stored_horizons(entry: Path) -> list[int]:
+    return sorted(int(path.name[1:]) for path in entry.glob("h[0-9]*"))
+
+
+def _horizon_directory(entry: Path, horizon: int) -> Path:
+    return entry / f"h{horizon:04d}"
+
+
+def _open_sparse(path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
+    """Map a file of zeros of this shape; one of another size is from elsewhere and is started anew."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    if not path.exists() or path.stat().st_size != size:
+        with path.open("wb") as file:
+            file.truncate(size)
+    return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+
+
+def _checksum(row: NDArray[np.generic]) -> int:
+    """CRC-32 of a row, moved off 0, which stands for an absent row."""
+    return zlib.crc32(np.ascontiguousarray(row).data) or 1

@@ -1,0 +1,119 @@
+"""What a finished cell leaves behind: its scores with their birth certificate."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsbench.config import CellSpec
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where, when and from what a record was made.
+
+    Attributes:
+        data_sha256: Checksum of the data set's source.
+        backbone_identity: Name, weights hash and roll-out kind of the backbone.
+        code_version: tsbench's version, with the git commit where the code runs from a clone.
+        versions: Versions of the packages that can move a score.
+        device: Device name, such as the processor's model.
+        threads: CPU threads PyTorch used.
+        created: UTC time the cell finished, ISO 8601.
+        wall_s: Seconds the cell took, with what it reused not counted.
+        peak_rss_mb: Peak resident memory of the process in MiB.
+    """
+
+    data_sha256: str
+    backbone_identity: str
+    code_version: str
+    versions: dict[str, str]
+    device: str
+    threads: int
+    created: str
+    wall_s: float
+    peak_rss_mb: float
+
+
+@dataclass(frozen=True, eq=False)
+class WindowScores:
+    """Errors of each test window, means over channels and steps, for paired tests between methods.
+
+    Attributes:
+        start: [W] int64, first target row of each window.
+        mse: [W] float32.
+        mae: [W] float32.
+        pinball: [W] float32, mean of 2 rho over levels; its mean over windows divided by that of
+            `abs_target` is the pooled CRPS.
+        abs_target: [W] float32, mean of |y|.
+    """
+
+    start: NDArray[np.int64]
+    mse: NDArray[np.float32]
+    mae: NDArray[np.float32]
+    pinball: NDArray[np.float32]
+    abs_target: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class FusionCurves:
+    """Scores against the fusion weight: `val` chose it, `test` is only for the oracle and for figures.
+
+    Attributes:
+        alpha: [21] grid.
+        val: "mse", "mae", "crps" to [21].
+        test: Likewise on the test windows.
+    """
+
+    alpha: NDArray[np.float64]
+    val: dict[str, NDArray[np.float64]]
+    test: dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One finished cell.
+
+    Attributes:
+        key: Content hash of the spec, the data and the protocol; the file name.
+        spec: What was asked for.
+        metrics: Score name to value: mse, mae, crps, smape, coverage_80, width_80, crps variants, and the
+            method's diagnostics (teacher_mae_train, gate_open_train, oracle_mse, ...).
+        windows: Test windows scored.
+        windows_total: Test windows at stride 1, none dropped.
+        test_stride: Steps between scored windows.
+        levels: Quantile levels scored; empty for point-only forecasts.
+        alpha: Fusion weight used; None where nothing is fused.
+        provenance: Where the figures come from.
+        window_scores: Per-window errors; None when read without them.
+        curves: Scores against α; None where nothing is fused.
+    """
+
+    key: str
+    spec: CellSpec
+    metrics: dict[str, float]
+    windows: int
+    windows_total: int
+    test_stride: int
+    levels: tuple[float, ...]
+    alpha: float | None
+    provenance: Provenance
+    window_scores: WindowScores | None = None
+    curves: FusionCurves | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that ended in an error; shown as such, never imputed.
+
+    Attributes:
+        key: As of the record it would have become.
+        spec: What was asked for.
+        error: The readable message.
+        traceback: Python's traceback; empty for bad input.
+    """
+
+    key: str
+    spec: CellSpec
+    error: str
+    traceback: str = field(default="", repr=False)

@@ -1,0 +1,342 @@
+"""Running cells: what is done is reused, what is missing is computed, what fails is recorded."""
+
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tsbench.bench.records import Failure, FusionCurves, Record, WindowScores
+from tsbench.bench.store import ResultsStore
+from tsbench.config import CellSpec, TsMemoryOptions, profile
+from tsbench.data.catalog import CollectionEntry
+from tsbench.data.catalog import find as find_dataset
+from tsbench.data.dataset import Dataset
+from tsbench.data.load import load_dataset
+from tsbench.data.paths import home
+from tsbench.errors import TsbenchError
+from tsbench.registry import find, load
+
+if TYPE_CHECKING:
+    from tsbench.backbones.forecast_cache import FrozenBackbone
+    from tsbench.bench.evaluate import Evaluation
+    from tsbench.methods.task import Fitted, Task
+    from tsbench.metrics.fusion import FusionScores
+
+_DEFAULT_CACHE_GB = 20.0
+NAIVE_BACKBONES = ("naive-last", "naive-seasonal")
+
+
+@dataclass(eq=False)
+class Bench:
+    """Everything cells share within one process.
+
+    Attributes:
+        store: Where records go.
+        mirror: Local mirror of the public data sets; None reads TSBENCH_MIRROR or the network.
+        own_data: Data sets that are not in the catalogue, by name (a user's CSV file).
+        progress: Called with one line at each stage.
+    """
+
+    store: ResultsStore
+    mirror: Path | None = None
+    own_data: dict[str, Dataset] = field(default_factory=dict)
+    progress: Callable[[str], None] = field(default=lambda line: None)
+
+    @cached_property
+    def _datasets(self) -> dict[str, Dataset]:
+        return dict(self.own_data)
+
+    @cached_property
+    def _backbones(self) -> dict[tuple[Any, ...], Any]:
+        return {}
+
+    def dataset(self, name: str) -> Dataset:
+        """Load a data set once."""
+        if name not in self._datasets:
+            self._datasets[name] = load_dataset(name, self.mirror)
+        return self._datasets[name]
+
+    def key(self, spec: CellSpec) -> str:
+        """Content hash of a cell: its specification and the checksum of its data."""
+        return spec.content_hash(self.dataset(spec.dataset).sha256)
+
+    def backbone(self, spec: CellSpec) -> Any:
+        """Load a backbone once per weights, roll-out, device and season."""
+        from tsbench.backbones.base import BackboneOptions
+        from tsbench.registry import load_backbone
+
+        season = self.dataset(spec.dataset).season
+        naive = spec.backbone in NAIVE_BACKBONES
+        options = BackboneOptions(
+            name=spec.backbone,
+            checkpoint=spec.checkpoint,
+            device=spec.device,
+            rollout=None if naive else spec.rollout,
+            season=season,
+        )
+        key = (options.name, options.checkpoint, options.device, options.rollout, season if naive else None)
+        if key not in self._backbones:
+            self._backbones[key] = load_backbone(options)
+        return self._backbones[key]
+
+    def task(self, spec: CellSpec) -> "Task":
+        """Split and standardise the data set of a cell."""
+        from tsbench.methods.task import make_task
+
+        return make_task(
+            spec, profile(spec.profile), self.dataset(spec.dataset), home() / "artifacts", self.progress
+        )
+
+    def frozen(self, spec: CellSpec, task: "Task") -> "FrozenBackbone":
+        """The backbone of a cell over its data; its outputs are cached unless they cost next to nothing."""
+        from tsbench.backbones.forecast_cache import FrozenBackbone
+
+        backbone = self.backbone(spec)
+        cached = spec.backbone not in NAIVE_BACKBONES
+        return FrozenBackbone(
+            backbone=backbone,
+            scaled=task.scaled,
+            lookback=spec.lookback,
+            directory=home() / "forecasts" if cached else None,
+            budget_bytes=cache_budget(),
+        )
+
+
+def cache_budget() -> int:
+    """Bound of the forecast cache in bytes: TSBENCH_CACHE_GB, 20 GB unless set.
+
+    Raises:
+        TsbenchError: The variable is not a number.
+    """
+    text = os.environ.get("TSBENCH_CACHE_GB", str(_DEFAULT_CACHE_GB))
+    try:
+        return int(float(text) * 1e9)
+    except ValueError:
+        raise TsbenchError(f"TSBENCH_CACHE_GB is '{text}'; set it to a number of gigabytes") from None
+
+
+def with_baselines(specs: Iterable[CellSpec]) -> list[CellSpec]:
+    """Put the rows in front that every table needs: both naive forecasts, the backbone alone, the control.
+
+    The control of a TS-Memory cell trains the same memory module on the same pairs without a teacher.
+    """
+    ordered: dict[CellSpec, None] = {}
+    for spec in specs:
+        plain = spec.model_copy(update={"method": "origin", "options": None, "seed": 0, "precision": "fp32"})
+        for naive in NAIVE_BACKBONES:
+            update = {"backbone": naive, "checkpoint": None, "rollout": "median"}
+            ordered[plain.model_copy(update=update)] = None
+        ordered[plain] = None
+        if spec.method == "ts-memory":
+            options = spec.options or TsMemoryOptions()
+            control = TsMemoryOptions(
+                ablation="no-retrieval", plugmem=options.plugmem, alpha_criterion=options.alpha_criterion
+            )
+            ordered[spec.model_copy(update={"options": control})] = None
+        ordered[spec] = None
+    return list(ordered)
+
+
+def check(bench: Bench, specs: Iterable[CellSpec]) -> None:
+    """Find every mistake that can be found before the first second of work.
+
+    Raises:
+        TsbenchError: One line per distinct mistake.
+    """
+    mistakes: dict[str, None] = {}
+    try:
+        bench.store.check_writable()
+    except TsbenchError as error:
+        mistakes[str(error)] = None
+    for spec in specs:
+        try:
+            _check_cell(bench, spec)
+        except TsbenchError as error:
+            mistakes[str(error)] = None
+    if mistakes:
+        raise TsbenchError("\n".join(mistakes))
+
+
+def _check_cell(bench: Bench, spec: CellSpec) -> None:
+    method, backbone = find("method", spec.method), find("backbone", spec.backbone)
+    if backbone.requires is not None and not backbone.requires.installed:
+        raise TsbenchError(
+            f"backbone '{backbone.name}' needs the package {backbone.requires.package}; "
+            f"{backbone.requires.install_command}"
+        )
+    if spec.method == "ts-memory" and spec.backbone in NAIVE_BACKBONES:
+        raise TsbenchError(
+            f"method '{method.name}' needs a backbone with an encoder; {spec.backbone} has none; "
+            "choose fracast or chronos-bolt"
+        )
+    if spec.dataset not in bench.own_data and isinstance(find_dataset(spec.dataset), CollectionEntry):
+        raise TsbenchError(
+            f"{spec.dataset} is a collection of short series; choose a long data set such as ETTh1"
+        )
+    from tsbench.data.splits import split_borders
+    from tsbench.data.windows import window_grid
+
+    if spec.device != "cpu":
+        from tsbench.backbones.base import resolve_device
+
+        resolve_device(spec.device)
+    dataset = bench.dataset(spec.dataset)
+    borders = split_borders(dataset.split, len(dataset.values))
+    window_grid(borders, "test", spec.lookback, spec.horizon, spec.test_stride or 1, spec.drop_last)
+    if method.name != "origin":
+        window_grid(borders, "val", spec.lookback, spec.horizon)
+        window_grid(borders, "train", spec.lookback, spec.horizon)
+
+
+def run_cell(bench: Bench, spec: CellSpec) -> Record:
+    """Return a cell's record, computing what is missing.
+
+    Raises:
+        TsbenchError: The cell cannot run.
+    """
+    key = bench.key(spec)
+    done = bench.store.load(key)
+    if done is not None:
+        bench.progress("already done")
+        return done
+    from tsbench.bench.evaluate import evaluate
+    from tsbench.bench.provenance import provenance
+
+    started = time.perf_counter()
+    task = bench.task(spec)
+    frozen = bench.frozen(spec, task)
+    fitted = load("method", spec.method)(task, frozen)
+    grid = task.test_windows()
+    bench.progress(f"evaluating on {len(grid.starts)} of {grid.total} test windows")
+    evaluation = evaluate(fitted.forecaster, frozen, grid)
+    alpha = getattr(fitted.forecaster, "alpha", None)
+    if spec.options is not None and spec.options.alpha_policy == "oracle" and evaluation.curve is not None:
+        alpha = evaluation.curve.best(spec.options.alpha_criterion)
+        evaluation = evaluate(_with_alpha(fitted, alpha), frozen, grid)
+    record = Record(
+        key=key,
+        spec=spec,
+        metrics=_metrics(spec, fitted, evaluation),
+        windows=len(grid.starts),
+        windows_total=grid.total,
+        test_stride=grid.stride,
+        levels=tuple(fitted.forecaster.quantile_levels),
+        alpha=alpha,
+        provenance=provenance(
+            task.dataset.sha256, frozen.backbone.identity, spec.device, time.perf_counter() - started
+        ),
+        window_scores=WindowScores(
+            start=grid.starts,
+            mse=evaluation.scores.windows.mse,
+            mae=evaluation.scores.windows.mae,
+            pinball=evaluation.scores.windows.pinball,
+            abs_target=evaluation.scores.windows.abs_target,
+        ),
+        curves=_curves(fitted, evaluation),
+    )
+    bench.store.save(record)
+    return record
+
+
+def run_cells(bench: Bench, specs: Iterable[CellSpec]) -> list[Record | Failure]:
+    """Run cells one after the other; a failed one is recorded and does not stop the rest."""
+    outcomes: list[Record | Failure] = []
+    cells = list(specs)
+    for number, spec in enumerate(cells, start=1):
+        bench.progress(f"[{number}/{len(cells)}] {describe(spec)}")
+        try:
+            outcomes.append(run_cell(bench, spec))
+        except Exception as error:
+            trace = "" if isinstance(error, TsbenchError) else traceback.format_exc()
+            failure = Failure(bench.key(spec), spec, str(error) or type(error).__name__, trace)
+            bench.store.save_failure(failure)
+            bench.progress(f"failed: {failure.error}")
+            outcomes.append(failure)
+    return outcomes
+
+
+def build_teachers(bench: Bench, specs: Iterable[CellSpec]) -> None:
+    """Build the teachers of TS-Memory cells.
+
+    Raises:
+        TsbenchError: A cell's method has no teacher, or its backbone cannot be used.
+    """
+    from tsbench.methods.ts_memory.method import load_or_build_teacher
+
+    for spec in specs:
+        if spec.options is None:
+            raise TsbenchError(f"method '{spec.method}' has no teacher; use --method ts-memory")
+        bench.progress(describe(spec))
+        task = bench.task(spec)
+        load_or_build_teacher(task, bench.frozen(spec, task), spec.options)
+
+
+def train_cells(bench: Bench, specs: Iterable[CellSpec]) -> None:
+    """Fit cells without opening the test split.
+
+    Raises:
+        TsbenchError: A cell cannot be fitted.
+    """
+    for spec in specs:
+        bench.progress(describe(spec))
+        task = bench.task(spec)
+        fitted = load("method", spec.method)(task, bench.frozen(spec, task))
+        alpha = getattr(fitted.forecaster, "alpha", None)
+        bench.progress("nothing to train" if alpha is None else f"fusion weight {alpha:g} (validation)")
+
+
+def describe(spec: CellSpec) -> str:
+    """One line naming a cell."""
+    options = spec.options
+    variant = ""
+    if options is not None:
+        name = options.ablation if options.ablation != "none" else f"exclusion {options.teacher.exclusion}"
+        variant = f" ({name})"
+    return f"{spec.dataset} H={spec.horizon}: {spec.method}{variant} on {spec.backbone}, seed {spec.seed}"
+
+
+def _with_alpha(fitted: "Fitted", alpha: float) -> Any:
+    from dataclasses import replace
+
+    from tsbench.methods.fusion import FusedForecaster
+
+    assert isinstance(fitted.forecaster, FusedForecaster)
+    return replace(fitted.forecaster, alpha=alpha)
+
+
+def _metrics(spec: CellSpec, fitted: "Fitted", evaluation: "Evaluation") -> dict[str, float]:
+    scores = evaluation.scores
+    metrics = {
+        "mse": scores.mse,
+        "mae": scores.mae,
+        "crps": scores.crps,
+        "smape": scores.smape,
+        "crps_unnormalised": scores.crps_unnormalised,
+        "crps_per_window": scores.crps_per_window.mean,
+        "crps_per_channel": scores.crps_per_channel.mean,
+        "coverage_80": scores.coverage,
+        "width_80": scores.width,
+        "mean_abs_target": scores.mean_abs_target,
+        **fitted.diagnostics,
+    }
+    if evaluation.curve is not None and spec.options is not None:
+        best = evaluation.curve.best(spec.options.alpha_criterion)
+        place = list(evaluation.curve.alpha).index(best)
+        metrics |= {"oracle_alpha": best} | {
+            f"oracle_{name}": float(getattr(evaluation.curve, name)[place]) for name in ("mse", "mae", "crps")
+        }
+    return metrics
+
+
+def _curves(fitted: "Fitted", evaluation: "Evaluation") -> FusionCurves | None:
+    if evaluation.curve is None or fitted.validation_curve is None:
+        return None
+
+    def arrays(curve: "FusionScores") -> dict[str, Any]:
+        return {"mse": curve.mse, "mae": curve.mae, "crps": curve.crps}
+
+    return FusionCurves(evaluation.curve.alpha, arrays(fitted.validation_curve), arrays(evaluation.curve))

@@ -1,0 +1,243 @@
+"""Results on disk: one small parquet file per finished cell, readable by any data-frame library.
+
+    <root>/records/<dataset>/<horizon>-<method>-<backbone>-<key>.parquet   one row per metric, see COLUMNS
+    <root>/windows/<dataset>/<same name>.parquet                           errors of each test window
+    <root>/curves/<dataset>/<same name>.parquet                            scores against the fusion weight
+    <root>/failures/<key>.json                                             cells that ended in an error
+
+The record is written last and under its final name only when complete: a cell is done when it exists.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from numpy.typing import NDArray
+
+from tsbench.bench.columns import COLUMNS, certificate
+from tsbench.bench.records import Failure, FusionCurves, Provenance, Record, WindowScores
+from tsbench.config import CellSpec
+from tsbench.errors import TsbenchError
+from tsbench.fsio import atomic_write
+
+
+@dataclass(frozen=True)
+class ResultsStore:
+    """Saves and finds finished cells.
+
+    Cells are files of their own, so any number of processes may save different cells at once; of two that
+    save the same cell, the last one stays.
+
+    Attributes:
+        root: Folder of the results; made when the first file is written.
+    """
+
+    root: Path
+
+    def check_writable(self) -> None:
+        """Try to write, so that a long run does not end in a disk error.
+
+        Raises:
+            TsbenchError: The folder cannot be written.
+        """
+        probe = self.root / "records" / ".writable"
+        _write(probe, b"")
+        probe.unlink(missing_ok=True)
+
+    def save(self, record: Record) -> Path:
+        """Write a finished cell, and forget that it failed before.
+
+        Returns:
+            The record file.
+
+        Raises:
+            TsbenchError: A file cannot be written; the cell then counts as not done.
+            ValueError: The record has no metric, or one named like a column.
+        """
+        if not record.metrics or record.metrics.keys() & COLUMNS.keys():
+            raise ValueError(f"not metrics of a record: {sorted(record.metrics)}")
+        path = self._path("records", record)
+        if record.window_scores is not None:
+            scores = pl.DataFrame(vars(record.window_scores))
+            _write(self._path("windows", record), _to_parquet(scores))
+        if record.curves is not None:
+            _write(self._path("curves", record), _to_parquet(_curves_to_frame(record.curves)))
+        _write(path, _to_parquet(_record_to_frame(record)))
+        self._failure_path(record.key).unlink(missing_ok=True)
+        return path
+
+    def load(self, key: str) -> Record | None:
+        """Read one cell with its window scores and curves.
+
+        Returns:
+            The record, or None if the cell is not done.
+
+        Raises:
+            TsbenchError: One of its files is damaged.
+        """
+        for path in self.root.glob(f"records/*/*-{key[:12]}.parquet"):
+            record = _read_record(path)
+            if record.key == key:
+                windows, curves = self._path("windows", record), self._path("curves", record)
+                return replace(
+                    record,
+                    window_scores=_read_windows(windows) if windows.is_file() else None,
+                    curves=_read_curves(curves) if curves.is_file() else None,
+                )
+        return None
+
+    def records(self) -> list[Record]:
+        """Read all cells without window scores and curves, ordered by file name.
+
+        Raises:
+            TsbenchError: A file is damaged.
+        """
+        return [_read_record(path) for path in self._record_files()]
+
+    def table(self) -> pl.DataFrame:
+        """Read the rows of all record files, in the columns of COLUMNS.
+
+        Raises:
+            TsbenchError: A file is damaged.
+        """
+        schema = {name: column.dtype for name, column in COLUMNS.items()}
+        return pl.concat([pl.DataFrame(schema=schema), *map(_read_record_frame, self._record_files())])
+
+    def save_failure(self, failure: Failure) -> Path:
+        """Write down that a cell failed; the file goes when the cell succeeds.
+
+        Raises:
+            TsbenchError: The file cannot be written.
+        """
+        path = self._failure_path(failure.key)
+        content = vars(failure) | {"spec": failure.spec.model_dump(mode="json")}
+        _write(path, json.dumps(content, indent=2).encode())
+        return path
+
+    def failures(self) -> list[Failure]:
+        """Read the cells that failed and have not succeeded since, ordered by key.
+
+        Raises:
+            TsbenchError: A file is damaged.
+        """
+        found = []
+        for path in sorted(self.root.glob("failures/*.json")):
+            with _readable(path):
+                content = json.loads(path.read_bytes())
+                found.append(Failure(**content | {"spec": CellSpec.model_validate(content["spec"])}))
+        return found
+
+    def size_bytes(self) -> int:
+        """Bytes of all files under the root."""
+        return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file())
+
+    def _record_files(self) -> list[Path]:
+        return sorted(self.root.glob("records/*/*.parquet"))
+
+    def _failure_path(self, key: str) -> Path:
+        return self.root / "failures" / f"{key}.json"
+
+    def _path(self, kind: str, record: Record) -> Path:
+        spec = record.spec
+        name = f"{spec.horizon}-{spec.method}-{spec.backbone}-{record.key[:12]}.parquet"
+        return self.root / kind / _file_name(spec.dataset) / _file_name(name)
+
+
+def _file_name(text: str) -> str:
+    """Replace what some file system refuses in a name."""
+    return re.sub(r"[^\w.-]+", "_", text)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        with atomic_write(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise TsbenchError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another directory"
+        ) from error
+
+
+_DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,  # some corrupt pages end in a panic of the reader, no PolarsError
+)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Report whatever goes wrong inside as damage to `path`."""
+    try:
+        yield
+    except _DAMAGE as error:
+        cause = next(iter(str(error).splitlines()), type(error).__name__)
+        raise TsbenchError(f"cannot read {path} ({cause}); delete it and run again") from error
+
+
+def _to_parquet(frame: pl.DataFrame) -> bytes:
+    buffer = BytesIO()
+    frame.write_parquet(buffer, compression="zstd", statistics=False)
+    return buffer.getvalue()
+
+
+def _record_to_frame(record: Record) -> pl.DataFrame:
+    shared = certificate(record)
+    rows = [shared | {"metric": name, "value": value} for name, value in record.metrics.items()]
+    return pl.DataFrame(rows, schema={name: column.dtype for name, column in COLUMNS.items()})
+
+
+def _read_record_frame(path: Path) -> pl.DataFrame:
+    with _readable(path):
+        return pl.read_parquet(path.read_bytes()).select(list(COLUMNS))
+
+
+def _read_record(path: Path) -> Record:
+    frame = _read_record_frame(path)
+    with _readable(path):
+        row = frame.row(0, named=True)
+        made = {name: row[name] for name in Provenance.__dataclass_fields__}
+        return Record(
+            key=row["key"],
+            spec=CellSpec.model_validate_json(row["spec"]),
+            metrics=dict(zip(frame["metric"], frame["value"], strict=True)),
+            windows=row["windows"],
+            windows_total=row["windows_total"],
+            test_stride=row["test_stride"],
+            levels=tuple(json.loads(row["levels"])),
+            alpha=row["alpha"],
+            provenance=Provenance(**made | {"versions": json.loads(row["versions"])}),
+        )
+
+
+def _read_windows(path: Path) -> WindowScores:
+    with _readable(path):
+        return WindowScores(**_arrays(pl.read_parquet(path.read_bytes())))
+
+
+def _curves_to_frame(curves: FusionCurves) -> pl.DataFrame:
+    splits = {"val": curves.val, "test": curves.test}
+    return pl.concat(
+        pl.DataFrame({"alpha": curves.alpha, **scores}).select(pl.lit(split).alias("split"), pl.all())
+        for split, scores in splits.items()
+    )
+
+
+def _read_curves(path: Path) -> FusionCurves:
+    with _readable(path):
+        frame = pl.read_parquet(path.read_bytes())
+        val, test = (_arrays(frame.filter(split=split).drop("split")) for split in ("val", "test"))
+        return FusionCurves(alpha=val.pop("alpha"), val=val, test={name: test[name] for name in val})
+
+
+def _arrays(frame: pl.DataFrame) -> dict[str, NDArray[Any]]:
+    return {name: frame[name].to_numpy() for name in frame.columns}

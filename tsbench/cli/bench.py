@@ -1,0 +1,259 @@
+"""Commands that measure: run and its stages."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from pydantic import ValidationError
+
+from tsbench.cli import EXIT_FAILED_CELL, Command, app
+from tsbench.cli import options as opt
+from tsbench.config import PROFILES, CellSpec, TeacherOptions, TsMemoryOptions
+from tsbench.errors import TsbenchError
+
+if TYPE_CHECKING:
+    from tsbench.bench.runner import Bench
+    from tsbench.data.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What the options of a command span: every combination is a cell."""
+
+    method: str
+    backbone: str
+    datasets: tuple[str, ...]
+    horizons: tuple[int, ...]
+    seeds: tuple[int, ...]
+    variants: tuple[TsMemoryOptions | None, ...]
+    common: dict[str, object]
+
+    def cells(self) -> list[CellSpec]:
+        """All cells, data set by data set, the longest horizon first so that shorter ones reuse its pass.
+
+        Raises:
+            TsbenchError: A value is out of range.
+        """
+        from tsbench.registry import find
+
+        method, backbone = find("method", self.method).name, find("backbone", self.backbone).name
+        horizons = sorted(self.horizons, reverse=True)
+        try:
+            return [
+                CellSpec(
+                    method=method,
+                    backbone=backbone,
+                    dataset=dataset,
+                    horizon=horizon,
+                    seed=seed,
+                    options=variant,
+                    **self.common,
+                )
+                for dataset, horizon, seed, variant in product(
+                    self.datasets, horizons, self.seeds, self.variants
+                )
+            ]
+        except ValidationError as error:
+            raise TsbenchError(_first_mistake(error)) from error
+
+
+def _first_mistake(error: ValidationError) -> str:
+    mistake = error.errors()[0]
+    where = ".".join(str(part) for part in mistake["loc"])
+    return f"{where} is {mistake['input']!r}: {mistake['msg'].lower()}; give another value"
+
+
+def _variants(
+    method: str,
+    exclusions: Iterable[str],
+    ablations: Iterable[str],
+    recipe: str,
+    plugmem: str,
+    policy: str,
+    criterion: str,
+) -> tuple[TsMemoryOptions | None, ...]:
+    """TS-Memory's variants; the control has no teacher, so the exclusion rules do not multiply it."""
+    if method != "ts-memory":
+        return (None,)
+    found: dict[TsMemoryOptions, None] = {}
+    for ablation, exclusion in product(ablations, exclusions):
+        retrieval = ablation != "no-retrieval"
+        found[
+            TsMemoryOptions.model_validate(
+                {
+                    "teacher": {"exclusion": str(exclusion)} if retrieval else TeacherOptions(),
+                    "recipe": recipe if retrieval else "paper",
+                    "ablation": str(ablation),
+                    "plugmem": plugmem,
+                    "alpha_policy": policy,
+                    "alpha_criterion": criterion,
+                }
+            )
+        ] = None
+    return tuple(found)
+
+
+def _prepare(
+    results: Path, mirror: Path | None, csv: Path | None, freq: str | None, split: str, threads: int | None
+) -> "Bench":
+    from tsbench.bench.runner import Bench
+    from tsbench.bench.store import ResultsStore
+
+    own = _own_data(csv, freq, split)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    return Bench(ResultsStore(results), mirror, own, lambda line: typer.echo(line, err=True))
+
+
+def _own_data(csv: Path | None, freq: str | None, split: str) -> "dict[str, Dataset]":
+    if csv is None:
+        return {}
+    if freq is None:
+        raise TsbenchError(f"--csv {csv} needs its step; add --freq, such as --freq 1h")
+    from tsbench.data.splits import parse_split
+    from tsbench.data.user_csv import read_user_csv
+
+    dataset = read_user_csv(csv, freq, parse_split(split))
+    return {dataset.name: dataset}
+
+
+def _dataset_names(wanted: list[str], bench: "Bench") -> tuple[str, ...]:
+    """Catalogue names in their own spelling; the user's file alone where only that was given."""
+    from tsbench.data.catalog import resolve
+
+    if bench.own_data and not wanted:
+        return tuple(bench.own_data)
+    return tuple(entry.name for entry in resolve(wanted or ["ETTh1"])) + tuple(bench.own_data)
+
+
+def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[CellSpec]], None]) -> None:
+    """Register a command that spans a grid of cells and acts on it; all stages take the same options."""
+
+    @app.command(name, cls=Command, help=f"{summary}\n\n{examples}")
+    def stage(
+        method: opt.Method = "ts-memory",
+        backbone: opt.Backbone = "fracast",
+        dataset: opt.Datasets = [],
+        horizon: opt.Horizons = [96],
+        lookback: opt.Lookback = 512,
+        seed: opt.Seeds = [0],
+        profile: opt.Profile = "standard",
+        exclusion: opt.Exclusions = [opt.ExclusionName.TARGET],
+        ablation: opt.Ablations = [opt.Ablation.NONE],
+        recipe: opt.Recipe = "paper",
+        plugmem: opt.PlugMem = None,
+        precision: opt.PrecisionChoice = None,
+        alpha_policy: opt.Policy = "val",
+        alpha_criterion: opt.Criterion = "crps",
+        rollout: opt.RollOut = "median",
+        checkpoint: opt.Checkpoint = None,
+        test_stride: opt.TestStride = None,
+        drop_last: opt.DropLast = None,
+        csv: opt.Csv = None,
+        freq: opt.Frequency = None,
+        split: opt.SplitText = "0.7,0.1,0.2",
+        device: opt.Device = "cpu",
+        threads: opt.Threads = None,
+        results: opt.Results = Path("results"),
+        mirror: opt.Mirror = None,
+    ) -> None:
+        from tsbench.bench.provenance import preferred_precision
+
+        bench = _prepare(results, mirror, csv, freq, split, threads)
+        grid = Grid(
+            method=method,
+            backbone=backbone,
+            datasets=_dataset_names(dataset, bench),
+            horizons=tuple(horizon),
+            seeds=tuple(seed),
+            variants=_variants(
+                method,
+                exclusion,
+                ablation,
+                recipe,
+                plugmem or PROFILES[profile].plugmem,
+                alpha_policy,
+                alpha_criterion,
+            ),
+            common={
+                "lookback": lookback,
+                "profile": profile,
+                "rollout": rollout,
+                "checkpoint": checkpoint,
+                "test_stride": test_stride,
+                "drop_last": drop_last,
+                "precision": precision or preferred_precision(device),
+                "device": device,
+            },
+        )
+        act(bench, grid.cells())
+
+
+def _build_teachers(bench: "Bench", cells: list[CellSpec]) -> None:
+    from tsbench.bench.runner import build_teachers, check
+
+    check(bench, cells)
+    build_teachers(bench, cells)
+
+
+def _train(bench: "Bench", cells: list[CellSpec]) -> None:
+    from tsbench.bench.runner import check, train_cells
+
+    check(bench, cells)
+    train_cells(bench, cells)
+
+
+def _run(bench: "Bench", cells: list[CellSpec]) -> None:
+    from tsbench.bench.runner import with_baselines
+
+    _evaluate(bench, with_baselines(cells))
+
+
+def _evaluate(bench: "Bench", cells: list[CellSpec]) -> None:
+    from tsbench.bench.records import Failure, Record
+    from tsbench.bench.runner import check, run_cells
+    from tsbench.cli.report import print_tables
+
+    check(bench, cells)
+    outcomes = run_cells(bench, cells)
+    print_tables([outcome for outcome in outcomes if isinstance(outcome, Record)])
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    for failure in failures:
+        typer.echo(f"failed: {failure.spec.dataset} H={failure.spec.horizon}: {failure.error}", err=True)
+    if failures:
+        raise typer.Exit(EXIT_FAILED_CELL)
+
+
+_stage(
+    "build-teacher",
+    "Embed the train windows with the frozen backbone and store the teacher's quantiles.",
+    "Example: `tsbench build-teacher --dataset ETTh1 --backbone fracast`",
+    _build_teachers,
+)
+_stage(
+    "train",
+    "Train the memory module and choose the fusion weight on the validation split.",
+    "Example: `tsbench train --method ts-memory --dataset ETTh1 --horizon 96`",
+    _train,
+)
+_stage(
+    "eval",
+    "Score a method on the test windows; what it needs and is not there yet is built first.",
+    "Example: `tsbench eval --method ts-memory --dataset ETTh1 --horizon 96 192 336 720`",
+    _evaluate,
+)
+_stage(
+    "run",
+    "Download, build the teacher, train, evaluate, and print the table, with both naive forecasts, the "
+    "backbone alone and the no-retrieval control beside the method. Every stage reuses what is there: an "
+    "interrupted run continues where it stopped.",
+    "Example: `tsbench run --method ts-memory --backbone fracast --dataset ETTh1 --horizon 96`\n\n"
+    "Example: `tsbench run --dataset demo --profile quick`\n\n"
+    "Example: `tsbench run --csv sales.csv --freq 1D --split 0.7,0.1,0.2 --horizon 28 --lookback 112`",
+    _run,
+)

@@ -1,0 +1,98 @@
+"""Options that several commands share."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tsbench.config import (
+    AlphaCriterion,
+    AlphaPolicy,
+    PlugMemSizeName,
+    Precision,
+    ProfileName,
+    RecipeName,
+    RollOutName,
+)
+
+
+class ExclusionName(StrEnum):
+    """`tsbench.config.Exclusion`; Typer repeats enumerations, not literals."""
+
+    SELF = "self"
+    TARGET = "target"
+    WINDOW = "window"
+
+
+class Ablation(StrEnum):
+    """`tsbench.config.AblationName`."""
+
+    NONE = "none"
+    NO_DISTILLATION = "no-distillation"
+    NO_GATE = "no-gate"
+    NO_CONFIDENCE = "no-confidence"
+    NO_REGULARISATION = "no-regularisation"
+    NO_DELTA_ALIGN = "no-delta-align"
+    NO_RETRIEVAL = "no-retrieval"
+
+
+Method = Annotated[str, typer.Option(help="How the backbone is adapted; see `tsbench list methods`.")]
+Backbone = Annotated[str, typer.Option(help="Frozen model; see `tsbench list backbones`.")]
+Datasets = Annotated[
+    list[str], typer.Option("--dataset", help="Data sets; see `tsbench list datasets`. Several may follow.")
+]
+Horizons = Annotated[list[int], typer.Option("--horizon", help="Forecast steps. Several may follow.")]
+Lookback = Annotated[int, typer.Option(help="Context steps.")]
+Seeds = Annotated[list[int], typer.Option("--seed", help="Seeds. Several may follow.")]
+Profile = Annotated[
+    ProfileName, typer.Option(help="quick: minutes on a laptop; standard; paper: the full protocol.")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+RollOut = Annotated[
+    RollOutName,
+    typer.Option(help="Past a backbone's own block: median (the paper's) or expand (keeps the intervals)."),
+]
+Checkpoint = Annotated[str | None, typer.Option(help="Hub id or directory of the backbone's weights.")]
+Exclusions = Annotated[
+    list[ExclusionName],
+    typer.Option(
+        "--exclusion",
+        help="Train windows that may not be neighbours: self (the paper), target (|Δt| < H), "
+        "window (|Δt| < L + H). Several may follow.",
+    ),
+]
+Policy = Annotated[
+    AlphaPolicy,
+    typer.Option("--alpha-policy", help="Split that chooses α; oracle is the test split: leakage."),
+]
+Criterion = Annotated[AlphaCriterion, typer.Option("--alpha-criterion", help="Score that chooses α.")]
+Recipe = Annotated[RecipeName, typer.Option(help="Training loss: Eq. 20, or the authors' code's.")]
+Ablations = Annotated[
+    list[Ablation],
+    typer.Option("--ablation", help="Part of the objective to leave out. Several may follow."),
+]
+PlugMem = Annotated[
+    PlugMemSizeName | None, typer.Option(help="Size of the memory module; the profile's unless given.")
+]
+PrecisionChoice = Annotated[
+    Precision | None,
+    typer.Option("--precision", help="Of the memory module; bf16 where the processor has it unless given."),
+]
+TestStride = Annotated[int | None, typer.Option(help="Steps between test windows; overrides the profile.")]
+DropLast = Annotated[
+    int | None,
+    typer.Option(help="Drop the last incomplete test batch of this size, to reproduce older tables."),
+]
+Csv = Annotated[
+    Path | None, typer.Option(help="Your own file: a timestamp column, then one column per channel.")
+]
+Frequency = Annotated[str | None, typer.Option("--freq", help="Step of --csv, such as 1h, 15min, 1D.")]
+SplitText = Annotated[
+    str, typer.Option("--split", help="Split of --csv: shares 0.7,0.1,0.2 or rows 8640,2880,2880.")
+]
+Results = Annotated[Path, typer.Option(help="Directory of the results.")]
+Mirror = Annotated[
+    Path | None, typer.Option(help="Local copy of the public data; also TSBENCH_MIRROR.", exists=True)
+]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; PyTorch's choice unless given.", min=1)]

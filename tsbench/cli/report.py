@@ -1,0 +1,57 @@
+"""The command that renders stored results."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tsbench.cli import Command, app
+from tsbench.cli import options as opt
+
+if TYPE_CHECKING:
+    from tsbench.bench.records import Record
+
+
+@app.command(cls=Command)
+def report(
+    results: opt.Results = Path("results"),
+    format: Annotated[
+        Literal["markdown", "csv", "json", "text"],
+        typer.Option(help="markdown and text for reading, csv and json with every figure in full."),
+    ] = "markdown",
+    select: Annotated[
+        str, typer.Option(help="Which cells, such as 'dataset=ETTh1,ETTh2 horizon=96 method=ts-memory'.")
+    ] = "",
+    output: Annotated[Path | None, typer.Option(help="File to write; standard output unless given.")] = None,
+) -> None:
+    """Render the stored results.
+
+    Example: `tsbench report --format markdown --select "dataset=ETTh1"`
+    """
+    from tsbench.bench.store import ResultsStore
+    from tsbench.fsio import atomic_write
+    from tsbench.report.render import render
+    from tsbench.report.tables import report_tables
+
+    text = render(report_tables(ResultsStore(results), select), format)
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    with atomic_write(output, "w") as file:
+        file.write(text)
+
+
+def print_tables(records: "Sequence[Record]") -> None:
+    """Print the comparison and diagnostics tables of some records to the terminal."""
+    from rich.console import Console
+
+    from tsbench.report.render import rich_table
+    from tsbench.report.tables import comparison_tables, diagnostics_tables
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    for table in [*comparison_tables(records), *diagnostics_tables(records)]:
+        console.print(rich_table(table))
+        console.print()

@@ -1,0 +1,1 @@
+"""Ways of adapting a frozen backbone."""

@@ -1,0 +1,1 @@
+"""Forecast scores: pure functions per metric, and streaming accumulators over batches of windows."""

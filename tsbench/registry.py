@@ -1,0 +1,168 @@
+"""Names of backbones and methods, and where their code is; nothing is imported before it is asked for.
+
+Another package adds its own by an entry point: group `tsbench.backbones` for a factory
+`load(options: BackboneOptions) -> Backbone`, group `tsbench.methods` for a method.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from tsbench.errors import TsbenchError
+
+if TYPE_CHECKING:
+    from tsbench.backbones.base import Backbone, BackboneOptions
+
+Kind = Literal["backbone", "method"]
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """An optional package: its name for pip, the module it installs, and the tsbench extra that brings it."""
+
+    package: str
+    module: str
+    extra: str
+
+    @property
+    def installed(self) -> bool:
+        """Whether the module can be found; it is not imported."""
+        return importlib.util.find_spec(self.module) is not None
+
+    @property
+    def install_command(self) -> str:
+        """The command that installs it."""
+        return f"pip install 'tsbench[{self.extra}]'"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name a user can type.
+
+    Attributes:
+        name: Canonical name, the one that is recorded.
+        target: "module:attribute" of the factory or method.
+        description: One line for `tsbench list`.
+        requires: Optional package it needs; None when the core suffices.
+        aliases: Other accepted names.
+        provider: Package that registered it.
+    """
+
+    name: str
+    target: str
+    description: str
+    requires: Requirement | None = None
+    aliases: tuple[str, ...] = ()
+    provider: str = "tsbench"
+
+
+CHRONOS = Requirement("chronos-forecasting", "chronos", "chronos")
+FRACAST = Requirement("fracast", "fracast", "fracast")
+
+_BOLT = "tsbench.backbones.chronos:load_bolt"
+BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
+    "backbone": (
+        Entry("naive-last", "tsbench.backbones.naive:load", "repeats the last value"),
+        Entry("naive-seasonal", "tsbench.backbones.naive:load", "repeats the last season"),
+        Entry(
+            "fracast", "tsbench.backbones.fracast:load", "85 thousand parameters, ships in its wheel", FRACAST
+        ),
+        Entry("chronos-bolt-tiny", _BOLT, "Chronos-Bolt, 9 million parameters", CHRONOS),
+        Entry("chronos-bolt-mini", _BOLT, "Chronos-Bolt, 21 million parameters", CHRONOS),
+        Entry("chronos-bolt-small", _BOLT, "Chronos-Bolt, 48 million parameters", CHRONOS),
+        Entry("chronos-bolt-base", _BOLT, "Chronos-Bolt, 205 million parameters", CHRONOS, ("chronos-bolt",)),
+        Entry(
+            "chronos-2",
+            "tsbench.backbones.chronos:load_chronos2",
+            "Chronos-2, 120 million parameters",
+            CHRONOS,
+        ),
+    ),
+    "method": (
+        Entry("origin", "tsbench.methods.origin:fit", "the backbone as it is"),
+        Entry("ts-memory", "tsbench.methods.ts_memory.method:fit", "a kNN teacher distilled into PlugMem"),
+    ),
+}
+
+
+def entries(kind: Kind) -> tuple[Entry, ...]:
+    """All entries of a kind: built-in ones in table order, then those of other packages by name.
+
+    Raises:
+        TsbenchError: Two packages registered the same name.
+    """
+    plugins = sorted(entry_points(group=f"tsbench.{kind}s"), key=lambda point: point.name)
+    found = BUILT_IN[kind] + tuple(
+        Entry(point.name, point.value, f"from package {provider}", provider=provider)
+        for point in plugins
+        for provider in [point.dist.name if point.dist else "unknown"]
+    )
+    owners: dict[str, str] = {}
+    for entry in found:
+        for name in (entry.name, *entry.aliases):
+            if name in owners:
+                raise TsbenchError(
+                    f"{kind} '{name}' is registered by {owners[name]} and by {entry.provider}; uninstall one"
+                )
+            owners[name] = entry.provider
+    return found
+
+
+def find(kind: Kind, name: str) -> Entry:
+    """Return the entry with this name or alias.
+
+    Raises:
+        TsbenchError: There is none; the message names the nearest, or all.
+    """
+    by_name = {known: entry for entry in entries(kind) for known in (entry.name, *entry.aliases)}
+    if name not in by_name:
+        raise unknown_name(kind, name, by_name)
+    return by_name[name]
+
+
+def unknown_name(what: str, name: str, known: Collection[str]) -> TsbenchError:
+    """The error for a name that is not among `known`: "unknown backbone 'x'; did you mean y?"."""
+    near = get_close_matches(name.lower(), known, cutoff=0.8)
+    hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
+    return TsbenchError(f"unknown {what} '{name}'; {hint}")
+
+
+def load(kind: Kind, name: str) -> Any:
+    """Import what an entry points at.
+
+    Raises:
+        TsbenchError: The name is unknown, its optional package is missing, or its target cannot be imported.
+    """
+    return _import(kind, find(kind, name))
+
+
+def load_backbone(options: BackboneOptions) -> Backbone:
+    """Make the backbone that `options` describe, its alias replaced by the canonical name.
+
+    Raises:
+        TsbenchError: See `load`; or the options do not fit the backbone.
+    """
+    entry = find("backbone", options.name)
+    factory = _import("backbone", entry)
+    return cast("Backbone", factory(replace(options, name=entry.name)))
+
+
+def _import(kind: Kind, entry: Entry) -> Any:
+    needed = entry.requires
+    if needed is not None and not needed.installed:
+        raise TsbenchError(
+            f"{kind} '{entry.name}' needs the package {needed.package}; {needed.install_command}"
+        )
+    module, _, attribute = entry.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise TsbenchError(
+            f"cannot import {kind} '{entry.name}' from {entry.target} ({error}); reinstall {entry.provider}"
+        ) from error

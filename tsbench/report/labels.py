@@ -1,0 +1,156 @@
+"""What tables say in words: names of rows, the setting above them, the notes below them."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from tsbench.bench.columns import changed_options
+from tsbench.bench.records import Record
+from tsbench.config import CellSpec
+
+LEAK = "†leak"
+MISSING = "\N{EN DASH}"
+ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
+OTHER_LEVELS = "‡"
+
+_NAIVE = {"naive-last": "Repeat last", "naive-seasonal": "Seasonal naive"}
+_SCORES = {"crps": "CRPS", "mae": "MAE", "mse": "MSE"}
+_EXCLUSIONS = {
+    "self": "only the query's own window is barred; most neighbours then hold part of the answer (the paper)",
+    "target": "the neighbour's future shares no step with the query's, |Δt| ≥ H (default)",
+    "window": "neither context nor future of the neighbour shares a step with the query's, |Δt| ≥ L + H",
+}
+_ROLLOUTS = {
+    "median": "past a backbone's own block its median is fed back, so intervals stop widening there",
+    "expand": "past a backbone's own block each quantile is fed back as a path of its own",
+}
+
+
+def is_leak(spec: CellSpec) -> bool:
+    """Whether something was chosen on the test split."""
+    return spec.options is not None and spec.options.alpha_policy == "oracle"
+
+
+def method_label(spec: CellSpec) -> str:
+    """Name of a row: the method, then what differs from its defaults, then the leakage mark."""
+    changed = changed_options(spec)
+    parts = []
+    if spec.method == "origin":
+        name = _NAIVE.get(spec.backbone, "Origin")
+    elif changed.get("ablation") == "no-retrieval":
+        name = "No-retrieval control"
+        del changed["ablation"]
+    elif spec.method == "ts-memory":
+        name = "TS-Memory"
+    else:
+        name = spec.method
+    oracle = f" (oracle {ALPHA}) {LEAK}" if changed.pop("alpha_policy", None) == "oracle" else ""
+    for option, value in changed.items():
+        if option == "ablation":
+            parts.append(str(value))
+        elif option == "alpha_criterion":
+            parts.append(f"{ALPHA} by {_SCORES[str(value)]}")
+        else:
+            parts.append(f"{option.replace('_', ' ').replace('plugmem', 'PlugMem')} {value}")
+    expand = " (expand roll-out)" if spec.rollout == "expand" else ""
+    return ", ".join([name, *parts]) + expand + oracle
+
+
+def row_rank(spec: CellSpec) -> int:
+    """Place of a row in a table: baselines first, leaking rows last."""
+    if is_leak(spec):
+        return 5
+    if spec.method == "origin":
+        return list(_NAIVE).index(spec.backbone) if spec.backbone in _NAIVE else 2
+    return 3 if spec.options is not None and spec.options.ablation == "no-retrieval" else 4
+
+
+def backbone_label(spec: CellSpec) -> str:
+    """The backbone, with the weights where they are not the registered ones."""
+    return f"{spec.backbone} ({spec.checkpoint})" if spec.checkpoint else spec.backbone
+
+
+def setting_label(record: Record, levels: tuple[float, ...]) -> str:
+    """The line above a table: everything that must be equal for its scores to compare."""
+    spec = record.spec
+    parts = [
+        f"{spec.dataset}, H = {spec.horizon}, L = {spec.lookback}",
+        f"{record.windows} of {record.windows_total} windows (stride {record.test_stride})",
+        *([f"incomplete last batch of {spec.drop_last} dropped"] if spec.drop_last else []),
+        f"profile {spec.profile}",
+        record.provenance.device,
+        "test split",
+        f"CRPS pooled over {levels_label(levels)}" if levels else "no CRPS: point forecasts",
+        f"data {record.provenance.data_sha256[:8]}",
+    ]
+    return " · ".join(parts)
+
+
+def levels_label(levels: tuple[float, ...]) -> str:
+    """Quantile levels, abbreviated when there are many."""
+    shown = [f"{level:g}" for level in levels]
+    if len(shown) > 5:
+        shown = [*shown[:2], "…", shown[-1]]
+    return f"{len(levels)} level{'s' if len(levels) > 1 else ''} {', '.join(shown)}"
+
+
+def spread(values: Sequence[float], form: str | None = None) -> str:
+    """Mean of the seeds, with the standard deviation where there are several.
+
+    Args:
+        values: One per seed.
+        form: Format of a number; None for four significant digits of the mean.
+
+    Returns:
+        Such as "0.3875 ± 0.0012"; "–" where a value is missing or there is none.
+    """
+    mean = float(np.mean(values)) if len(values) else math.nan
+    if not math.isfinite(mean):
+        return MISSING
+    form = form or _four_digits(mean)
+    deviation = f" ± {np.std(values, ddof=1):{form.lstrip('+')}}" if len(values) > 1 else ""
+    return f"{mean:{form}}{deviation}"
+
+
+def _four_digits(value: float) -> str:
+    """Format with four significant digits, plain from a ten-thousandth on."""
+    exponent = int(f"{value:.3e}".partition("e")[2]) if value else -1
+    return f".{max(0, 3 - exponent)}f" if exponent >= -4 else ".3e"
+
+
+def notes(records: Sequence[Record], levels: tuple[float, ...]) -> tuple[str, ...]:
+    """What a reader must know to read a table of these records, `levels` being those of its CRPS."""
+    specs = [record.spec for record in records]
+    memories = [spec.options for spec in specs if spec.options is not None]
+    first = records[0]
+    found = [
+        f"Coverage: {first.windows} of {first.windows_total} test windows "
+        f"({100 * first.windows / first.windows_total:.3g} %)."
+    ]
+    if any(spec.method != "origin" for spec in specs):
+        found.append("ΔMSE: percent against Origin on the same backbone and roll-out; negative is better.")
+    if len({spec.seed for spec in specs}) > 1:
+        found.append("±: sample standard deviation over seeds.")
+    criteria = sorted({_SCORES[o.alpha_criterion] for o in memories if o.alpha_policy == "val"})
+    if criteria:
+        found.append(f"{ALPHA}: fusion weight, chosen on the validation split by {' or '.join(criteria)}.")
+    if any(map(is_leak, specs)):
+        found.append(
+            f"{LEAK}: {ALPHA} was chosen on the test split itself. Such a row bounds what tuning could "
+            "reach; it is no result and is never best."
+        )
+    exclusions = {o.teacher.exclusion for o in memories if o.ablation != "no-retrieval"}
+    found += [f"Exclusion {name}: {text}." for name, text in _EXCLUSIONS.items() if name in exclusions]
+    if any(o.ablation == "no-retrieval" for o in memories):
+        found.append("No-retrieval control: the same memory module trained on the task loss alone.")
+    rollouts = {spec.rollout for spec in specs if spec.backbone not in _NAIVE}
+    found += [f"Roll-out {name}: {text}." for name, text in _ROLLOUTS.items() if name in rollouts]
+    others = sorted({r.levels for r in records if r.levels and r.levels != levels})
+    if others:
+        kinds = "; ".join(map(levels_label, others))
+        found.append(f"{OTHER_LEVELS}: CRPS over {kinds}; it does not compare with the other rows.")
+    versions = sorted({record.provenance.code_version for record in records})
+    if len(versions) > 1:
+        found.append(f"Rows come from several code versions: {', '.join(versions)}.")
+    return tuple(found)

@@ -1,0 +1,272 @@
+"""Tables of results: only cells whose scores compare stand in one table."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tsbench.bench.columns import certificate
+from tsbench.bench.records import Failure, Record
+from tsbench.bench.store import ResultsStore
+from tsbench.config import CellSpec
+from tsbench.errors import TsbenchError
+from tsbench.report.labels import (
+    ALPHA,
+    MISSING,
+    OTHER_LEVELS,
+    backbone_label,
+    is_leak,
+    method_label,
+    notes,
+    row_rank,
+    setting_label,
+    spread,
+)
+from tsbench.report.select import select
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text of a table cell, and whether it is the best of its column."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to be printed, and the figures it was made of.
+
+    Attributes:
+        title: What all its rows share.
+        columns: Headings.
+        rows: Each as long as `columns`.
+        notes: Sentences below it.
+        data: One row per cell and seed at full precision, for CSV and JSON; empty where another table of the
+            report holds the same figures.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+    data: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One cell at all its seeds."""
+
+    records: tuple[Record, ...]
+
+    @property
+    def spec(self) -> CellSpec:
+        return self.records[0].spec
+
+    @property
+    def weights(self) -> tuple[str, str, str | None, str]:
+        """The frozen backbone it stands on."""
+        spec = self.spec
+        return spec.backbone, spec.rollout, spec.checkpoint, self.records[0].provenance.backbone_identity
+
+    def values(self, metric: str) -> list[float]:
+        """The metric at each seed; NaN where it is missing."""
+        return [record.metrics.get(metric, np.nan) for record in self.records]
+
+    def names(self) -> tuple[Cell, Cell]:
+        """The first two columns of every table."""
+        return Cell(method_label(self.spec)), Cell(backbone_label(self.spec))
+
+    def alpha(self) -> Cell:
+        """Fusion weight and the split it was chosen on."""
+        weights = [record.alpha for record in self.records if record.alpha is not None]
+        if not weights or self.spec.options is None:
+            return Cell(spread(weights, ".2f"))
+        return Cell(f"{spread(weights, '.2f')} ({self.spec.options.alpha_policy})")
+
+
+def report_tables(store: ResultsStore, expression: str = "") -> list[Table]:
+    """Make every table of a results folder: comparisons, diagnostics, failed cells.
+
+    Args:
+        store: Where the results are.
+        expression: Which cells, see `select`; empty for all.
+
+    Raises:
+        TsbenchError: There are no results, none is selected, or a file is damaged.
+    """
+    records, failures = store.records(), store.failures()
+    if not records and not failures:
+        raise TsbenchError(f"no results in {store.root}/; run `tsbench run` first")
+    chosen, failed = select(records, expression), select(failures, expression)
+    if not chosen and not failed:
+        raise TsbenchError(f"none of {len(records)} results matches '{expression}'; see them all without it")
+    return [*comparison_tables(chosen), *diagnostics_tables(chosen), *failure_tables(failed)]
+
+
+def comparison_tables(records: Iterable[Record]) -> list[Table]:
+    """Scores of methods side by side, one table per setting.
+
+    Records that differ in data, windows, profile, device, lookback or horizon never share a table. Seeds of
+    one cell share a row. Of several records of one cell and seed (an older protocol) the newest counts. The
+    best of a column is the smallest mean as printed, ties included; rows that leak, and CRPS over other
+    levels than that of most rows, do not take part.
+    """
+    return [_comparison(rows) for rows in _comparable(records)]
+
+
+def _comparison(rows: list[_Row]) -> Table:
+    members = [record for row in rows for record in row.records]
+    levels = Counter(record.levels for record in members if record.levels).most_common(1)
+    common = levels[0][0] if levels else ()
+    origin_mse = {
+        row.weights: float(np.mean(row.values("mse"))) for row in rows if row.spec.method == "origin"
+    }
+    scores = [_score_cells(rows, metric, common) for metric in ("mse", "mae", "crps")]
+    return Table(
+        title=setting_label(members[0], common),
+        columns=("Method", "Backbone", "MSE", "MAE", "CRPS", "Cov80", "Width", "ΔMSE %", ALPHA, "Seeds"),
+        rows=tuple(
+            (
+                *row.names(),
+                *in_row,
+                Cell(spread(row.values("coverage_80"))),
+                Cell(spread(row.values("width_80"))),
+                Cell(spread([_change(row, float(np.mean(row.values("mse"))), origin_mse)], "+.2f")),
+                row.alpha(),
+                Cell(str(len(row.records))),
+            )
+            for row, *in_row in zip(rows, *scores, strict=True)
+        ),
+        notes=notes(members, common),
+        data=tuple(
+            {
+                "label": method_label(row.spec),
+                "leak": is_leak(row.spec),
+                "delta_mse_percent": _change(row, record.metrics.get("mse", np.nan), origin_mse),
+                **record.metrics,
+                **certificate(record),
+            }
+            for row in rows
+            for record in row.records
+        ),
+    )
+
+
+def _score_cells(rows: list[_Row], metric: str, levels: tuple[float, ...]) -> list[Cell]:
+    """A column of scores with its best marked; CRPS over levels other than `levels` carries a mark."""
+    contenders: dict[int, float] = {}
+    texts = []
+    for place, row in enumerate(rows):
+        other_levels = metric == "crps" and row.records[0].levels not in ((), levels)
+        texts.append(spread(row.values(metric)) + (OTHER_LEVELS if other_levels else ""))
+        printed = spread([float(np.mean(row.values(metric)))])
+        if printed != MISSING and not other_levels and not is_leak(row.spec):
+            contenders[place] = float(printed)
+    lowest = min(contenders.values(), default=None)
+    return [
+        Cell(text, best=len(contenders) > 1 and contenders.get(place) == lowest)
+        for place, text in enumerate(texts)
+    ]
+
+
+def _change(row: _Row, mse: float, origin_mse: dict[Any, float]) -> float:
+    """Percent by which the MSE differs from that of Origin; NaN where that is missing, or for Origin."""
+    if row.spec.method == "origin" or row.weights not in origin_mse:
+        return float("nan")
+    return 100 * (mse / origin_mse[row.weights] - 1)
+
+
+_DIAGNOSTICS = (  # heading, metric, format; None for four significant digits
+    ("Teacher MAE train", "teacher_mae_train", None),
+    ("Base MAE train", "base_mae_train", None),
+    ("Gate open train", "gate_open_train", ".2f"),
+    ("Confidence train", "confidence_mean_train", ".2f"),
+    ("Teacher MAE val", "teacher_mae_val", None),
+    ("Base MAE val", "base_mae_val", None),
+    ("Gate open val", "gate_open_val", ".2f"),
+    (f"Oracle {ALPHA}", "oracle_alpha", ".2f"),
+    ("Oracle MSE", "oracle_mse", None),
+    ("Oracle MAE", "oracle_mae", None),
+    ("Oracle CRPS", "oracle_crps", None),
+    ("Steps", "steps_trained", ".0f"),
+)
+
+
+def diagnostics_tables(records: Iterable[Record]) -> list[Table]:
+    """How TS-Memory came to its scores: its teacher beside the base, the gate, and α beside the oracle's."""
+    return [
+        Table(
+            title=f"Diagnostics · {setting_label(rows[0].records[0], rows[0].records[0].levels)}",
+            columns=("Method", "Backbone", ALPHA, *(heading for heading, _, _ in _DIAGNOSTICS)),
+            rows=tuple(
+                (
+                    *row.names(),
+                    row.alpha(),
+                    *(Cell(spread(row.values(metric), form)) for _, metric, form in _DIAGNOSTICS),
+                )
+                for row in rows
+            ),
+            notes=(
+                "Gate open: share of queries on which the teacher beats the base.",
+                f"Oracle columns choose {ALPHA} on the test split: bounds, not results.",
+            ),
+        )
+        for rows in _comparable(record for record in records if record.spec.options is not None)
+    ]
+
+
+def failure_tables(failures: Sequence[Failure]) -> list[Table]:
+    """The cells that ended in an error: one table, or none."""
+    if not failures:
+        return []
+    fields = ("dataset", "horizon", "lookback", "seed", "profile")
+    ordered = sorted(failures, key=lambda failed: (failed.spec.dataset, failed.spec.horizon, failed.key))
+    return [
+        Table(
+            title="Failed cells",
+            columns=("Method", "Backbone", "Dataset", "H", "L", "Seed", "Profile", "Error"),
+            rows=tuple(
+                (
+                    Cell(method_label(failed.spec)),
+                    Cell(backbone_label(failed.spec)),
+                    *(Cell(str(getattr(failed.spec, name))) for name in fields),
+                    Cell(" ".join(failed.error.split())),
+                )
+                for failed in ordered
+            ),
+            data=tuple(
+                {
+                    "label": method_label(failed.spec),
+                    "error": failed.error,
+                    "key": failed.key,
+                    **failed.spec.model_dump(include={"method", "backbone", *fields}),
+                    "spec": failed.spec.model_dump_json(),
+                }
+                for failed in ordered
+            ),
+        )
+    ]
+
+
+def _comparable(records: Iterable[Record]) -> list[list[_Row]]:
+    """Rows that may share a table, table by table, in the order they are printed."""
+    settings: dict[Any, dict[Any, dict[int, Record]]] = defaultdict(lambda: defaultdict(dict))
+    for record in sorted(records, key=lambda record: record.provenance.created):
+        spec, made = record.spec, record.provenance
+        setting = (
+            *(spec.dataset, spec.horizon, spec.lookback, spec.profile, spec.drop_last or 0),
+            *(record.windows, record.windows_total, record.test_stride, made.device, made.data_sha256),
+        )
+        cell = (spec.model_dump_json(exclude={"seed", "device"}), made.backbone_identity, record.levels)
+        settings[setting][cell][spec.seed] = record
+    return [
+        sorted((_Row(tuple(seeds[seed] for seed in sorted(seeds))) for seeds in cells.values()), key=_order)
+        for _, cells in sorted(settings.items(), key=lambda item: item[0])
+    ]
+
+
+def _order(row: _Row) -> tuple[int, str, str]:
+    return row_rank(row.spec), backbone_label(row.spec), method_label(row.spec)
