@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from tsbench.bench.records import Record
-from tsbench.config import CellSpec, TsMemoryOptions
+from tsbench.config import PROTOCOL_VERSION, CellSpec, TsMemoryOptions
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Column:
 
 COLUMNS: dict[str, Column] = {
     "key": Column(pl.String, "content hash of the cell, the data and the protocol"),
+    "protocol": Column(pl.Int64, "version of the evaluation protocol"),
     "method": Column(pl.String, "method"),
     "variant": Column(pl.String, "options that differ from their defaults, as key=value;key=value"),
     "backbone": Column(pl.String, "backbone"),
@@ -34,6 +35,7 @@ COLUMNS: dict[str, Column] = {
     "windows_total": Column(pl.Int64, "test windows at stride 1, none dropped"),
     "test_stride": Column(pl.Int64, "steps between scored windows"),
     "drop_last": Column(pl.Int64, "batch size of a loader that dropped its last test batch; null: none did"),
+    "precision": Column(pl.String, "number format of the memory module's forward passes"),
     "rollout": Column(pl.String, "how the backbone extends past its own block"),
     "checkpoint": Column(pl.String, "weights that replace the registered ones; null: none"),
     "alpha": Column(pl.Float64, "fusion weight used; null where nothing is fused"),
@@ -87,6 +89,7 @@ def certificate(record: Record) -> dict[str, Any]:
         **spec.model_dump(exclude={"options"}),
         **vars(made),
         "key": record.key,
+        "protocol": PROTOCOL_VERSION,
         "variant": variant(spec),
         "windows": record.windows,
         "windows_total": record.windows_total,

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tsbench.bench.records import Failure, FusionCurves, Record, WindowScores
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec, TsMemoryOptions, profile
@@ -220,7 +222,7 @@ def run_cell(bench: Bench, spec: CellSpec) -> Record:
     record = Record(
         key=key,
         spec=spec,
-        metrics=_metrics(spec, fitted, evaluation),
+        metrics=_metrics(task, fitted, evaluation),
         windows=len(grid.starts),
         windows_total=grid.total,
         test_stride=grid.stride,
@@ -308,8 +310,12 @@ def _with_alpha(fitted: "Fitted", alpha: float) -> Any:
     return replace(fitted.forecaster, alpha=alpha)
 
 
-def _metrics(spec: CellSpec, fitted: "Fitted", evaluation: "Evaluation") -> dict[str, float]:
-    scores = evaluation.scores
+def _metrics(task: "Task", fitted: "Fitted", evaluation: "Evaluation") -> dict[str, float]:
+    from tsbench.metrics.scaled import mean_defined, seasonal_error
+
+    spec, scores = task.spec, evaluation.scores
+    in_sample = seasonal_error(task.scaled[slice(*task.borders.train)], task.dataset.season)
+    scale = np.where(in_sample > 0, in_sample, np.nan)
     metrics = {
         "mse": scores.mse,
         "mae": scores.mae,
@@ -318,6 +324,7 @@ def _metrics(spec: CellSpec, fitted: "Fitted", evaluation: "Evaluation") -> dict
         "crps_unnormalised": scores.crps_unnormalised,
         "crps_per_window": scores.crps_per_window.mean,
         "crps_per_channel": scores.crps_per_channel.mean,
+        "crps_sql": mean_defined(scores.pinball_by_channel / scale).mean,
         "coverage_80": scores.coverage,
         "width_80": scores.width,
         "mean_abs_target": scores.mean_abs_target,

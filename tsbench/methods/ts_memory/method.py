@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tsbench.backbones.base import RollOut, resolve_device
 from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.config import PROTOCOL_VERSION, Precision, RecipeName, TsMemoryOptions, digest
-from tsbench.data.windows import WindowGrid, gather_targets, window_grid
+from tsbench.data.windows import WindowGrid, gather_contexts, gather_targets, window_grid
 from tsbench.errors import TsbenchError
 from tsbench.methods.fusion import FusedForecaster, fusion_curve
 from tsbench.methods.task import Fitted, Task
@@ -24,6 +24,7 @@ from tsbench.methods.ts_memory.teacher import (
     teacher_quality,
     write_card,
 )
+from tsbench.metrics.quantile import crossing_rate
 from tsbench.models.plugmem import PlugMem, PlugMemConfig
 from tsbench.training.loop import ShuffledBatches, TrainingConfig, TrainingReport, train
 
@@ -51,16 +52,20 @@ class PlugMemForecaster:
     name: str = "plugmem"
     rollout: RollOut = "direct"
 
-    @torch.inference_mode()
     def predict(self, context: torch.Tensor, horizon: int) -> torch.Tensor:
         """Forecast all steps at once; see `Forecaster.predict`."""
+        return self.raw(context, horizon).sort(dim=1).values
+
+    @torch.inference_mode()
+    def raw(self, context: torch.Tensor, horizon: int) -> torch.Tensor:
+        """The network's own quantiles [B, Q, H], which may cross."""
         device = self.network.queries.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             parts = [
                 self.network(context[first : first + _ROWS_PER_CALL].to(device), horizon)
                 for first in range(0, len(context), _ROWS_PER_CALL)
             ]
-        return torch.cat(parts).sort(dim=1).values.to(context.device)
+        return torch.cat(parts).to(context.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,10 +160,18 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
         "train_pairs": float(len(train_windows(task).queries.starts) * task.channels),
         "steps_trained": float(report.steps),
         "best_step": float(report.best_step),
+        "memory_crossing_val": _crossing(companion, frozen, task),
         "val_windows": float(len(validation.starts)),
         "val_windows_total": float(validation.total),
     }
     return Fitted(FusedForecaster(frozen.backbone, companion, alpha), diagnostics, curve)
+
+
+def _crossing(companion: PlugMemForecaster, frozen: FrozenBackbone, task: Task) -> float:
+    """Share of neighbouring levels that PlugMem leaves crossed on the early-stopping windows."""
+    starts = task.windows("val", task.profile.max_stop_values).starts
+    context = torch.from_numpy(gather_contexts(task.scaled, starts, frozen.lookback)).flatten(0, 1)
+    return float(crossing_rate(companion.raw(context, task.spec.horizon)))
 
 
 def _train_plugmem(
