@@ -1,99 +1,19 @@
 """Commands that measure: run and its stages."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from pydantic import ValidationError
 
 from tsbench.cli import EXIT_FAILED_CELL, Command, app
 from tsbench.cli import options as opt
-from tsbench.config import PROFILES, CellSpec, TeacherOptions, TsMemoryOptions
+from tsbench.config import PROFILES, CellSpec
 from tsbench.errors import TsbenchError
 
 if TYPE_CHECKING:
     from tsbench.bench.runner import Bench
     from tsbench.data.dataset import Dataset
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What the options of a command span: every combination is a cell."""
-
-    method: str
-    backbone: str
-    datasets: tuple[str, ...]
-    horizons: tuple[int, ...]
-    seeds: tuple[int, ...]
-    variants: tuple[TsMemoryOptions | None, ...]
-    common: dict[str, object]
-
-    def cells(self) -> list[CellSpec]:
-        """All cells, data set by data set, the longest horizon first so that shorter ones reuse its pass.
-
-        Raises:
-            TsbenchError: A value is out of range.
-        """
-        from tsbench.registry import find
-
-        method, backbone = find("method", self.method).name, find("backbone", self.backbone).name
-        horizons = sorted(self.horizons, reverse=True)
-        try:
-            return [
-                CellSpec(
-                    method=method,
-                    backbone=backbone,
-                    dataset=dataset,
-                    horizon=horizon,
-                    seed=seed,
-                    options=variant,
-                    **self.common,
-                )
-                for dataset, horizon, seed, variant in product(
-                    self.datasets, horizons, self.seeds, self.variants
-                )
-            ]
-        except ValidationError as error:
-            raise TsbenchError(_first_mistake(error)) from error
-
-
-def _first_mistake(error: ValidationError) -> str:
-    mistake = error.errors()[0]
-    where = ".".join(str(part) for part in mistake["loc"])
-    return f"{where} is {mistake['input']!r}: {mistake['msg'].lower()}; give another value"
-
-
-def _variants(
-    method: str,
-    exclusions: Iterable[str],
-    ablations: Iterable[str],
-    recipe: str,
-    plugmem: str,
-    policy: str,
-    criterion: str,
-) -> tuple[TsMemoryOptions | None, ...]:
-    """TS-Memory's variants; the control has no teacher, so the exclusion rules do not multiply it."""
-    if method != "ts-memory":
-        return (None,)
-    found: dict[TsMemoryOptions, None] = {}
-    for ablation, exclusion in product(ablations, exclusions):
-        retrieval = ablation != "no-retrieval"
-        found[
-            TsMemoryOptions.model_validate(
-                {
-                    "teacher": {"exclusion": str(exclusion)} if retrieval else TeacherOptions(),
-                    "recipe": recipe if retrieval else "paper",
-                    "ablation": str(ablation),
-                    "plugmem": plugmem,
-                    "alpha_policy": policy,
-                    "alpha_criterion": criterion,
-                }
-            )
-        ] = None
-    return tuple(found)
 
 
 def _prepare(
@@ -162,36 +82,35 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
         results: opt.Results = Path("results"),
         mirror: opt.Mirror = None,
     ) -> None:
+        from tsbench.bench.grid import cells, variants
         from tsbench.bench.provenance import preferred_precision
 
         bench = _prepare(results, mirror, csv, freq, split, threads)
-        grid = Grid(
+        settings = variants(
+            exclusions=[str(rule) for rule in exclusion],
+            ablations=[str(part) for part in ablation],
+            recipe=recipe,
+            plugmem=plugmem or PROFILES[profile].plugmem,
+            alpha_policy=alpha_policy,
+            alpha_criterion=alpha_criterion,
+        )
+        asked = cells(
             method=method,
             backbone=backbone,
             datasets=_dataset_names(dataset, bench),
-            horizons=tuple(horizon),
-            seeds=tuple(seed),
-            variants=_variants(
-                method,
-                exclusion,
-                ablation,
-                recipe,
-                plugmem or PROFILES[profile].plugmem,
-                alpha_policy,
-                alpha_criterion,
-            ),
-            common={
-                "lookback": lookback,
-                "profile": profile,
-                "rollout": rollout,
-                "checkpoint": checkpoint,
-                "test_stride": test_stride,
-                "drop_last": drop_last,
-                "precision": precision or preferred_precision(device),
-                "device": device,
-            },
+            horizons=horizon,
+            seeds=seed,
+            variants=settings if method == "ts-memory" else (None,),
+            lookback=lookback,
+            profile=profile,
+            rollout=rollout,
+            checkpoint=checkpoint,
+            test_stride=test_stride,
+            drop_last=drop_last,
+            precision=precision or preferred_precision(device),
+            device=device,
         )
-        act(bench, grid.cells())
+        act(bench, asked)
 
 
 def _build_teachers(bench: "Bench", cells: list[CellSpec]) -> None:

@@ -1,0 +1,154 @@
+"""The command line's abilities as functions."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tsbench.errors import TsbenchError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tsbench.backbones.base import Forecaster
+    from tsbench.config import ProfileName, TsMemoryOptions
+    from tsbench.data.dataset import Dataset
+    from tsbench.metrics.streaming import Scores
+
+
+def load_dataset(name: str, mirror: Path | None = None) -> "Dataset":
+    """Load a public data set, downloading it if needed.
+
+    Args:
+        name: Name in the catalogue, such as "ETTh1", or "demo".
+        mirror: Local mirror; None stands for TSBENCH_MIRROR, or the network.
+
+    Raises:
+        TsbenchError: The name is unknown, or the files cannot be had or read.
+    """
+    from tsbench.data.load import load_dataset as load
+
+    return load(name, mirror)
+
+
+def run(
+    method: str = "ts-memory",
+    backbone: str = "fracast",
+    dataset: "str | Dataset | Iterable[str]" = "ETTh1",
+    horizon: int | Iterable[int] = 96,
+    *,
+    lookback: int = 512,
+    seed: int | Iterable[int] = 0,
+    profile: "ProfileName" = "standard",
+    options: "TsMemoryOptions | None" = None,
+    test_stride: int | None = None,
+    results: str | Path = "results",
+    mirror: Path | None = None,
+    device: str = "cpu",
+    baselines: bool = True,
+    progress: Callable[[str], None] = lambda line: None,
+) -> "pd.DataFrame":
+    """Run cells as `tsbench run` does, reusing what is stored.
+
+    Args:
+        method: Registered method.
+        backbone: Registered backbone.
+        dataset: Name or names in the catalogue, or a data set of your own.
+        horizon: Forecast steps, one or several.
+        lookback: Context steps.
+        seed: Seed or seeds.
+        profile: "quick", "standard" or "paper".
+        options: TS-Memory's settings; None takes the defaults and the profile's PlugMem.
+        test_stride: Steps between test windows; None takes the profile's.
+        results: Directory of the results.
+        mirror: Local mirror of the public data.
+        device: "cpu", "cuda" or "cuda:N".
+        baselines: Also run both naive forecasts, the backbone alone and the no-retrieval control.
+        progress: Called with one line at each stage.
+
+    Returns:
+        One row per cell: its birth certificate and its metrics as columns.
+
+    Raises:
+        TsbenchError: Bad input, or a cell failed.
+    """
+    import pandas as pd
+
+    from tsbench.bench.columns import certificate
+    from tsbench.bench.grid import cells
+    from tsbench.bench.provenance import preferred_precision
+    from tsbench.bench.records import Failure, Record
+    from tsbench.bench.runner import Bench, check, run_cells, with_baselines
+    from tsbench.bench.store import ResultsStore
+    from tsbench.config import TsMemoryOptions
+    from tsbench.config import profile as find_profile
+    from tsbench.data.dataset import Dataset
+
+    own = {dataset.name: dataset} if isinstance(dataset, Dataset) else {}
+    names = list(own) or ([dataset] if isinstance(dataset, str) else list(dataset))  # type: ignore[arg-type]
+    settings = find_profile(profile)
+    variant = options or TsMemoryOptions(plugmem=settings.plugmem)
+    asked = cells(
+        method=method,
+        backbone=backbone,
+        datasets=names,
+        horizons=[horizon] if isinstance(horizon, int) else horizon,
+        seeds=[seed] if isinstance(seed, int) else seed,
+        variants=(variant,) if method == "ts-memory" else (None,),
+        lookback=lookback,
+        profile=profile,
+        test_stride=test_stride,
+        precision=preferred_precision(device),
+        device=device,
+    )
+    bench = Bench(ResultsStore(Path(results)), mirror, own, progress)
+    wanted = with_baselines(asked) if baselines else asked
+    check(bench, wanted)
+    outcomes = run_cells(bench, wanted)
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    if failures:
+        raise TsbenchError("\n".join(f"{failed.spec.dataset}: {failed.error}" for failed in failures))
+    records = [outcome for outcome in outcomes if isinstance(outcome, Record)]
+    return pd.DataFrame([certificate(record) | record.metrics for record in records])
+
+
+def evaluate(
+    forecaster: "Forecaster",
+    dataset: "Dataset",
+    horizon: int,
+    *,
+    lookback: int = 512,
+    stride: int = 1,
+    drop_last: int | None = None,
+) -> "Scores":
+    """Score your own forecaster on the test windows of a data set.
+
+    The forecaster sees standardised contexts (mean and standard deviation of the train rows) and is scored
+    in the same units, as the literature does.
+
+    Args:
+        forecaster: Anything with ``quantile_levels`` and ``predict(context [B, L], horizon) -> [B, Q, H]``.
+        dataset: From `load_dataset`, or your own.
+        horizon: Forecast steps H.
+        lookback: Context steps L.
+        stride: Steps between test windows.
+        drop_last: Batch size of a loader that drops its last batch, to reproduce such tables.
+
+    Returns:
+        All scores; ``n_windows`` says how many windows they cover.
+
+    Raises:
+        TsbenchError: Horizon or lookback do not fit the data set.
+    """
+    from typing import cast
+
+    from tsbench.backbones.base import Backbone
+    from tsbench.backbones.forecast_cache import FrozenBackbone
+    from tsbench.bench.evaluate import evaluate as score
+    from tsbench.data.splits import Scaler, split_borders
+    from tsbench.data.windows import window_grid
+
+    borders = split_borders(dataset.split, len(dataset.values))
+    grid = window_grid(borders, "test", lookback, horizon, stride, drop_last)
+    scaled = Scaler.fit(dataset.values[slice(*borders.train)]).transform(dataset.values)
+    frozen = FrozenBackbone(cast(Backbone, forecaster), scaled, lookback, directory=None, budget_bytes=0)
+    return score(forecaster, frozen, grid).scores
