@@ -83,14 +83,18 @@ def run(
     from tsbench.config import profile as find_profile
     from tsbench.data.dataset import Dataset
 
-    own = {dataset.name: dataset} if isinstance(dataset, Dataset) else {}
-    names = list(own) or ([dataset] if isinstance(dataset, str) else list(dataset))  # type: ignore[arg-type]
+    own, names = {}, []
+    if isinstance(dataset, Dataset):
+        own = {dataset.name: dataset}
+    else:
+        names = [dataset] if isinstance(dataset, str) else list(dataset)
     settings = find_profile(profile)
     variant = options or TsMemoryOptions(plugmem=settings.plugmem)
     asked = cells(
         method=method,
         backbone=backbone,
         datasets=names,
+        own_data=own,
         horizons=[horizon] if isinstance(horizon, int) else horizon,
         seeds=[seed] if isinstance(seed, int) else seed,
         variants=(variant,) if method == "ts-memory" else (None,),

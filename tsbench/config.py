@@ -17,6 +17,7 @@ Exclusion = Literal["self", "target", "window"]
 AlphaPolicy = Literal["val", "oracle"]
 AlphaCriterion = Literal["crps", "mae", "mse"]
 Precision = Literal["fp32", "bf16"]
+Schedule = Literal["constant", "cosine"]
 RecipeName = Literal["paper", "released"]
 AblationName = Literal[
     "none",
@@ -27,7 +28,7 @@ AblationName = Literal[
     "no-delta-align",
     "no-retrieval",
 ]
-PlugMemSizeName = Literal["small", "base", "large"]
+PlugMemSizeName = Literal["tiny", "small", "base", "large"]
 
 _NOT_HASHED = frozenset({"device"})
 """Fields that cannot change a result beyond floating-point noise."""
@@ -103,6 +104,9 @@ class Profile(_Frozen):
         batch_size: Training pairs per step, at most.
         batch_values: Bound of a step's pairs, in values.
         plugmem: Size of the memory module unless another is asked for.
+        learning_rate: Of AdamW. "paper" has the authors' value and no schedule; the others make the most of
+            few steps.
+        schedule: "constant", or "cosine" to zero over the steps.
         max_steps: Bound of the training steps.
         eval_every: Steps between validations, at most one epoch.
         patience: Validations without improvement before training stops.
@@ -118,6 +122,8 @@ class Profile(_Frozen):
     batch_size: int
     batch_values: int
     plugmem: PlugMemSizeName
+    learning_rate: float
+    schedule: Schedule
     max_steps: int
     eval_every: int
     patience: int
@@ -135,9 +141,11 @@ PROFILES: dict[ProfileName, Profile] = {
         max_train_values=100_000,
         batch_size=32,
         batch_values=3_072,
-        plugmem="small",
+        plugmem="tiny",
+        learning_rate=1e-3,
+        schedule="cosine",
         max_steps=200,
-        eval_every=25,
+        eval_every=50,
         patience=4,
     ),
     "standard": Profile(
@@ -145,14 +153,16 @@ PROFILES: dict[ProfileName, Profile] = {
         max_test_values=1_400_000,
         max_val_values=250_000,
         max_stop_values=60_000,
-        max_knowledge_rows=9_000,
-        max_train_pairs=6_000,
+        max_knowledge_rows=16_000,
+        max_train_pairs=8_000,
         max_train_values=2_000_000,
         batch_size=64,
         batch_values=12_288,
-        plugmem="small",
-        max_steps=500,
-        eval_every=50,
+        plugmem="tiny",
+        learning_rate=1e-3,
+        schedule="cosine",
+        max_steps=400,
+        eval_every=100,
         patience=4,
     ),
     "paper": Profile(
@@ -166,6 +176,8 @@ PROFILES: dict[ProfileName, Profile] = {
         batch_size=256,
         batch_values=_ALL,
         plugmem="base",
+        learning_rate=3e-4,
+        schedule="constant",
         max_steps=_ALL,
         eval_every=_ALL,
         patience=5,

@@ -117,7 +117,7 @@ class FrozenBackbone:
             The slice of `starts` and its forecasts [w, C, Q, H] float32 on the CPU.
         """
         file = self._forecast_file(starts, horizon)
-        for part in self._chunks(len(starts)):
+        for part in self.chunks(len(starts)):
             if file is None:
                 yield (
                     part,
@@ -147,12 +147,18 @@ class FrozenBackbone:
         probe = self._compute(starts[:1], self.backbone.embed)
         shape = tuple(probe.shape[1:])
         if self._too_large(len(starts), shape):
-            chunks = [self._compute(starts[part], self.backbone.embed) for part in self._chunks(len(starts))]
+            chunks = [self._compute(starts[part], self.backbone.embed) for part in self.chunks(len(starts))]
             return torch.cat(chunks).numpy()
         file = RowFile(self._entry() / "embeddings", len(self.scaled) + 1, shape)
         self._complete(file, starts, self.backbone.embed)
         self._evict()
         return file.read(starts)
+
+    def chunks(self, windows: int) -> Iterator[slice]:
+        """Consecutive slices that cover a number of windows, each a batch for one model call."""
+        size = max(1, _ROWS_PER_CHUNK // self.scaled.shape[1])
+        for first in range(0, windows, size):
+            yield slice(first, min(first + size, windows))
 
     def _entry(self) -> Path:
         assert self.directory is not None  # callers check `_too_large` first
@@ -178,7 +184,7 @@ class FrozenBackbone:
                 other = RowFile(_horizon_directory(entry, longer), rows, (*shape, longer))
                 absent = file.missing(starts)
                 known = np.setdiff1d(absent, other.missing(absent))
-                for part in self._chunks(len(known)):
+                for part in self.chunks(len(known)):
                     file.write(known[part], other.read(known[part])[..., :horizon])
         self._complete(file, starts, lambda context: self.backbone.predict(context, horizon))
         self._evict()
@@ -188,7 +194,7 @@ class FrozenBackbone:
         self, file: RowFile, starts: NDArray[np.int64], function: Callable[[torch.Tensor], torch.Tensor]
     ) -> None:
         absent = file.missing(starts)
-        for part in self._chunks(len(absent)):
+        for part in self.chunks(len(absent)):
             file.write(absent[part], self._compute(absent[part], function).numpy())
 
     def _compute(
@@ -200,11 +206,6 @@ class FrozenBackbone:
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             result = function(torch.from_numpy(context).view(windows * channels, lookback))
         return result.view(windows, channels, *result.shape[1:]).cpu()
-
-    def _chunks(self, windows: int) -> Iterator[slice]:
-        size = max(1, _ROWS_PER_CHUNK // self.scaled.shape[1])
-        for first in range(0, windows, size):
-            yield slice(first, min(first + size, windows))
 
     def _too_large(self, windows: int, item_shape: tuple[int, ...]) -> bool:
         return self.directory is None or 4 * windows * int(np.prod(item_shape)) > self.budget_bytes
@@ -224,15 +225,16 @@ def evict(directory: Path, budget_bytes: int, keep: Path) -> None:
         budget_bytes: Bound on the allocated bytes of all entries together.
         keep: Entry that must stay.
     """
-    entries = [path for path in directory.iterdir() if path.is_dir()]
-    sizes = {path: _allocated_bytes(path) for path in entries}
-    excess = sum(sizes.values()) - budget_bytes
-    for path in sorted(entries, key=_last_used):
-        if excess <= 0:
-            return
-        if path != keep:
-            shutil.rmtree(path, ignore_errors=True)
-            excess -= sizes[path]
+    with FileLock(directory / "lock"):  # another process evicting would delete what is being measured
+        entries = [path for path in directory.iterdir() if path.is_dir()]
+        sizes = {path: _allocated_bytes(path) for path in entries}
+        excess = sum(sizes.values()) - budget_bytes
+        for path in sorted(entries, key=_last_used):
+            if excess <= 0:
+                return
+            if path != keep:
+                shutil.rmtree(path, ignore_errors=True)
+                excess -= sizes[path]
 
 
 def _last_used(entry: Path) -> float:

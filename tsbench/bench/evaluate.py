@@ -52,9 +52,13 @@ def _forecasts(
     forecaster: Forecaster, frozen: FrozenBackbone, grid: WindowGrid
 ) -> Iterator[tuple[slice, torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]]:
     """Chunks of windows with their forecasts [w, C, Q, H] and, where fused, both parts."""
-    for part, base in frozen.forecasts(grid.starts, grid.horizon):
-        if isinstance(forecaster, FusedForecaster):
+    if isinstance(forecaster, FusedForecaster):
+        for part, base in frozen.forecasts(grid.starts, grid.horizon):
             companion = predict_windows(forecaster.companion, frozen, grid.starts[part], grid.horizon)
             yield part, fuse(base, companion, forecaster.alpha), (base, companion)
-        else:
+    elif forecaster is frozen.backbone:
+        for part, base in frozen.forecasts(grid.starts, grid.horizon):
             yield part, base, None
+    else:
+        for part in frozen.chunks(len(grid.starts)):
+            yield part, predict_windows(forecaster, frozen, grid.starts[part], grid.horizon), None

@@ -1,14 +1,13 @@
 """From what a user asks for to the list of cells."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import product
 from typing import Any
 
-from pydantic import ValidationError
-
+from tsbench.bench.mistakes import Mistakes
 from tsbench.config import CellSpec, TeacherOptions, TsMemoryOptions
-from tsbench.errors import TsbenchError
-from tsbench.registry import find
+from tsbench.data.catalog import resolve
+from tsbench.registry import Kind, find
 
 
 def cells(
@@ -19,31 +18,46 @@ def cells(
     horizons: Iterable[int],
     seeds: Iterable[int],
     variants: Sequence[TsMemoryOptions | None],
+    own_data: Collection[str] = (),
     **common: Any,
 ) -> list[CellSpec]:
     """Every combination, data set by data set, the longest horizon first so that shorter ones reuse its pass.
 
+    Where nothing is trained (Origin), seed and precision change nothing: there is one cell for all of them.
+
     Args:
         method: Name or alias of a method.
         backbone: Name or alias of a backbone.
-        datasets: Names of data sets.
+        datasets: Names of data sets or groups of the catalogue.
         horizons: Forecast steps.
         seeds: Seeds.
         variants: TS-Memory settings; (None,) for other methods.
+        own_data: Names of data sets that are not in the catalogue.
         **common: Further fields that all cells share.
 
     Raises:
-        TsbenchError: A name is unknown or a value out of range.
+        TsbenchError: Names are unknown or values out of range; one line per mistake.
     """
-    names = {"method": find("method", method).name, "backbone": find("backbone", backbone).name}
-    grid = product(datasets, sorted(horizons, reverse=True), seeds, variants)
-    try:
-        return [
-            CellSpec(**names, dataset=dataset, horizon=horizon, seed=seed, options=variant, **common)
-            for dataset, horizon, seed, variant in grid
-        ]
-    except ValidationError as error:
-        raise _first_mistake(error) from error
+    mistakes = Mistakes()
+    names: dict[Kind, str] = {"method": method, "backbone": backbone}
+    for kind, typed in names.items():
+        with mistakes.noting():
+            names[kind] = find(kind, typed).name
+    members = []
+    for name in datasets:
+        with mistakes.noting():
+            members += [entry.name for entry in resolve([name])]
+    if names["method"] == "origin":
+        seeds, common = (0,), common | {"precision": "fp32"}
+    found: dict[CellSpec, None] = {}
+    for dataset, horizon, seed, variant in product(
+        (*members, *own_data), sorted(horizons, reverse=True), seeds, variants
+    ):
+        with mistakes.noting():
+            fields = common | {"dataset": dataset, "horizon": horizon, "seed": seed, "options": variant}
+            found[CellSpec.model_validate(names | fields)] = None
+    mistakes.raise_any()
+    return list(found)
 
 
 def variants(
@@ -61,22 +75,15 @@ def variants(
     Raises:
         TsbenchError: A value is out of range.
     """
+    mistakes = Mistakes()
     found: dict[TsMemoryOptions, None] = {}
-    try:
-        for ablation, exclusion in product(ablations, exclusions):
-            fields: dict[str, Any] = {**shared, "ablation": ablation}
+    for ablation, exclusion in product(ablations, exclusions):
+        fields: dict[str, Any] = {**shared, "ablation": ablation}
+        with mistakes.noting():
             if ablation == "no-retrieval":
                 fields.pop("recipe", None)
             else:
                 fields["teacher"] = TeacherOptions.model_validate({"exclusion": exclusion})
             found[TsMemoryOptions.model_validate(fields)] = None
-    except ValidationError as error:
-        raise _first_mistake(error) from error
+    mistakes.raise_any()
     return tuple(found)
-
-
-def _first_mistake(error: ValidationError) -> TsbenchError:
-    mistake = error.errors()[0]
-    where = ".".join(str(part) for part in mistake["loc"])
-    said = mistake["msg"].lower()
-    return TsbenchError(f"{where} is {mistake['input']!r}: {said}; give another value")

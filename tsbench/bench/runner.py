@@ -1,5 +1,6 @@
 """Running cells: what is done is reused, what is missing is computed, what fails is recorded."""
 
+import math
 import os
 import time
 import traceback
@@ -7,10 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from tsbench.bench.mistakes import Mistakes
 from tsbench.bench.records import Failure, FusionCurves, Record, WindowScores
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec, TsMemoryOptions, profile
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from tsbench.bench.evaluate import Evaluation
     from tsbench.methods.task import Fitted, Task
     from tsbench.metrics.fusion import FusionScores
+
+Outcome = TypeVar("Outcome")
 
 _DEFAULT_CACHE_GB = 20.0
 NAIVE_BACKBONES = ("naive-last", "naive-seasonal")
@@ -63,8 +67,13 @@ class Bench:
         return self._datasets[name]
 
     def key(self, spec: CellSpec) -> str:
-        """Content hash of a cell: its specification and the checksum of its data."""
-        return spec.content_hash(self.dataset(spec.dataset).sha256)
+        """Content hash of a cell: its specification and the checksum of its data.
+
+        A user's own data can be split in several ways, so there the split and the season count too.
+        """
+        dataset = self.dataset(spec.dataset)
+        own = (repr(dataset.split), str(dataset.season)) if spec.dataset in self.own_data else ()
+        return spec.content_hash(dataset.sha256, *own)
 
     def backbone(self, spec: CellSpec) -> Any:
         """Load a backbone once per weights, roll-out, device and season."""
@@ -116,9 +125,12 @@ def cache_budget() -> int:
     """
     text = os.environ.get("TSBENCH_CACHE_GB", str(_DEFAULT_CACHE_GB))
     try:
-        return int(float(text) * 1e9)
+        gigabytes = float(text)
     except ValueError:
-        raise TsbenchError(f"TSBENCH_CACHE_GB is '{text}'; set it to a number of gigabytes") from None
+        gigabytes = math.nan
+    if not 0 <= gigabytes < math.inf:
+        raise TsbenchError(f"TSBENCH_CACHE_GB is '{text}'; set it to a number of gigabytes")
+    return int(gigabytes * 1e9)
 
 
 def with_baselines(specs: Iterable[CellSpec]) -> list[CellSpec]:
@@ -149,18 +161,15 @@ def check(bench: Bench, specs: Iterable[CellSpec]) -> None:
     Raises:
         TsbenchError: One line per distinct mistake.
     """
-    mistakes: dict[str, None] = {}
-    try:
+    mistakes = Mistakes()
+    with mistakes.noting():
         bench.store.check_writable()
-    except TsbenchError as error:
-        mistakes[str(error)] = None
+    with mistakes.noting():
+        cache_budget()
     for spec in specs:
-        try:
+        with mistakes.noting():
             _check_cell(bench, spec)
-        except TsbenchError as error:
-            mistakes[str(error)] = None
-    if mistakes:
-        raise TsbenchError("\n".join(mistakes))
+    mistakes.raise_any()
 
 
 def _check_cell(bench: Bench, spec: CellSpec) -> None:
@@ -182,6 +191,10 @@ def _check_cell(bench: Bench, spec: CellSpec) -> None:
     from tsbench.data.splits import split_borders
     from tsbench.data.windows import window_grid
 
+    if spec.options is not None:
+        from tsbench.methods.ts_memory.losses import PaperRecipe, ReleasedRecipe, ablate
+
+        ablate(PaperRecipe() if spec.options.recipe == "paper" else ReleasedRecipe(), spec.options.ablation)
     if spec.device != "cpu":
         from tsbench.backbones.base import resolve_device
 
@@ -246,12 +259,39 @@ def run_cell(bench: Bench, spec: CellSpec) -> Record:
 
 def run_cells(bench: Bench, specs: Iterable[CellSpec]) -> list[Record | Failure]:
     """Run cells one after the other; a failed one is recorded and does not stop the rest."""
-    outcomes: list[Record | Failure] = []
+    return _each(bench, specs, run_cell)
+
+
+def build_teachers(bench: Bench, specs: Iterable[CellSpec]) -> list[Failure | None]:
+    """Build the teachers of TS-Memory cells; failures as in `run_cells`.
+
+    Raises:
+        TsbenchError: A cell's method has no teacher.
+    """
+    cells = list(specs)
+    for spec in cells:
+        if spec.options is None:
+            raise TsbenchError(f"method '{spec.method}' has no teacher; use --method ts-memory")
+        if spec.options.ablation == "no-retrieval":
+            raise TsbenchError("ablation 'no-retrieval' has no teacher; leave it out, or train it right away")
+    return _each(bench, cells, _build_teacher)
+
+
+def train_cells(bench: Bench, specs: Iterable[CellSpec]) -> list[Failure | None]:
+    """Fit cells without opening the test split; failures as in `run_cells`."""
+    return _each(bench, specs, _train_cell)
+
+
+def _each(
+    bench: Bench, specs: Iterable[CellSpec], act: Callable[[Bench, CellSpec], Outcome]
+) -> list[Outcome | Failure]:
+    """Act on cells one after the other; a failed one is recorded and does not stop the rest."""
+    outcomes: list[Outcome | Failure] = []
     cells = list(specs)
     for number, spec in enumerate(cells, start=1):
         bench.progress(f"[{number}/{len(cells)}] {describe(spec)}")
         try:
-            outcomes.append(run_cell(bench, spec))
+            outcomes.append(act(bench, spec))
         except Exception as error:
             trace = "" if isinstance(error, TsbenchError) else traceback.format_exc()
             failure = Failure(bench.key(spec), spec, str(error) or type(error).__name__, trace)
@@ -261,34 +301,18 @@ def run_cells(bench: Bench, specs: Iterable[CellSpec]) -> list[Record | Failure]
     return outcomes
 
 
-def build_teachers(bench: Bench, specs: Iterable[CellSpec]) -> None:
-    """Build the teachers of TS-Memory cells.
-
-    Raises:
-        TsbenchError: A cell's method has no teacher, or its backbone cannot be used.
-    """
+def _build_teacher(bench: Bench, spec: CellSpec) -> None:
     from tsbench.methods.ts_memory.method import load_or_build_teacher
 
-    for spec in specs:
-        if spec.options is None:
-            raise TsbenchError(f"method '{spec.method}' has no teacher; use --method ts-memory")
-        bench.progress(describe(spec))
-        task = bench.task(spec)
-        load_or_build_teacher(task, bench.frozen(spec, task), spec.options)
+    task = bench.task(spec)
+    load_or_build_teacher(task, bench.frozen(spec, task), spec.options or TsMemoryOptions())
 
 
-def train_cells(bench: Bench, specs: Iterable[CellSpec]) -> None:
-    """Fit cells without opening the test split.
-
-    Raises:
-        TsbenchError: A cell cannot be fitted.
-    """
-    for spec in specs:
-        bench.progress(describe(spec))
-        task = bench.task(spec)
-        fitted = load("method", spec.method)(task, bench.frozen(spec, task))
-        alpha = getattr(fitted.forecaster, "alpha", None)
-        bench.progress("nothing to train" if alpha is None else f"fusion weight {alpha:g} (validation)")
+def _train_cell(bench: Bench, spec: CellSpec) -> None:
+    task = bench.task(spec)
+    fitted = load("method", spec.method)(task, bench.frozen(spec, task))
+    alpha = getattr(fitted.forecaster, "alpha", None)
+    bench.progress("nothing to train" if alpha is None else f"fusion weight {alpha:g} (validation)")
 
 
 def describe(spec: CellSpec) -> str:

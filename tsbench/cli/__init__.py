@@ -2,12 +2,15 @@
 
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tsbench.errors import TsbenchError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EXIT_FAILED_CELL = 1
 EXIT_BAD_INPUT = 2
@@ -86,6 +89,14 @@ def _main(
     ] = False,
 ) -> None:
     """Options that every command has."""
+
+
+def table_console() -> "Console":
+    """Standard output; 200 columns wide where it is no terminal, so that no cell is folded in a file."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
 
 
 def main() -> None:

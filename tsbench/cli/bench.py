@@ -1,6 +1,6 @@
 """Commands that measure: run and its stages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,15 +40,6 @@ def _own_data(csv: Path | None, freq: str | None, split: str) -> "dict[str, Data
 
     dataset = read_user_csv(csv, freq, parse_split(split))
     return {dataset.name: dataset}
-
-
-def _dataset_names(wanted: list[str], bench: "Bench") -> tuple[str, ...]:
-    """Catalogue names in their own spelling; the user's file alone where only that was given."""
-    from tsbench.data.catalog import resolve
-
-    if bench.own_data and not wanted:
-        return tuple(bench.own_data)
-    return tuple(entry.name for entry in resolve(wanted or ["ETTh1"])) + tuple(bench.own_data)
 
 
 def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[CellSpec]], None]) -> None:
@@ -97,7 +88,8 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
         asked = cells(
             method=method,
             backbone=backbone,
-            datasets=_dataset_names(dataset, bench),
+            datasets=dataset or ([] if bench.own_data else ["ETTh1"]),
+            own_data=bench.own_data,
             horizons=horizon,
             seeds=seed,
             variants=settings if method == "ts-memory" else (None,),
@@ -117,14 +109,14 @@ def _build_teachers(bench: "Bench", cells: list[CellSpec]) -> None:
     from tsbench.bench.runner import build_teachers, check
 
     check(bench, cells)
-    build_teachers(bench, cells)
+    _exit_on_failure(build_teachers(bench, cells))
 
 
 def _train(bench: "Bench", cells: list[CellSpec]) -> None:
     from tsbench.bench.runner import check, train_cells
 
     check(bench, cells)
-    train_cells(bench, cells)
+    _exit_on_failure(train_cells(bench, cells))
 
 
 def _run(bench: "Bench", cells: list[CellSpec]) -> None:
@@ -134,13 +126,19 @@ def _run(bench: "Bench", cells: list[CellSpec]) -> None:
 
 
 def _evaluate(bench: "Bench", cells: list[CellSpec]) -> None:
-    from tsbench.bench.records import Failure, Record
+    from tsbench.bench.records import Record
     from tsbench.bench.runner import check, run_cells
     from tsbench.cli.report import print_tables
 
     check(bench, cells)
     outcomes = run_cells(bench, cells)
     print_tables([outcome for outcome in outcomes if isinstance(outcome, Record)])
+    _exit_on_failure(outcomes)
+
+
+def _exit_on_failure(outcomes: Iterable[object]) -> None:
+    from tsbench.bench.records import Failure
+
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     for failure in failures:
         typer.echo(f"failed: {failure.spec.dataset} H={failure.spec.horizon}: {failure.error}", err=True)

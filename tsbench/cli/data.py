@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from tsbench.cli import Command, app
+from tsbench.cli import Command, app, table_console
 from tsbench.cli import options as opt
+from tsbench.errors import TsbenchError
 
 
 class Listed(StrEnum):
@@ -37,9 +38,10 @@ def download(
     from tsbench.data.download import download as fetch
     from tsbench.data.paths import default_data_dir, find_mirror
 
-    source = find_mirror(mirror)
+    source, wanted = find_mirror(mirror), resolve(names)
+    console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks = {}
 
         def advance(path: str, done: int, total: int | None) -> None:
@@ -47,9 +49,16 @@ def download(
                 tasks[path] = bars.add_task(path, total=total)
             bars.update(tasks[path], completed=done, total=total)
 
-        for entry in resolve(names):
-            paths = fetch(entry, source, default_data_dir(), advance)
-            bars.console.print(f"{entry.name}: {', '.join(str(path) for path in paths)}", soft_wrap=True)
+        missing = []
+        for entry in wanted:
+            try:
+                paths = fetch(entry, source, default_data_dir(), advance)
+            except TsbenchError as error:
+                missing.append(str(error))
+                continue
+            console.print(f"{entry.name}: {', '.join(map(str, paths)) or 'generated, nothing to fetch'}")
+    if missing:
+        raise TsbenchError("\n".join(missing))
 
 
 @app.command("list", cls=Command)
@@ -58,8 +67,8 @@ def list_(what: Annotated[Listed, typer.Argument(help="What to list.")]) -> None
 
     Example: `tsbench list backbones`
     """
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     rows = {
         Listed.METHODS: lambda: _registered("method"),
@@ -67,10 +76,12 @@ def list_(what: Annotated[Listed, typer.Argument(help="What to list.")]) -> None
         Listed.DATASETS: _datasets,
         Listed.PROFILES: _profiles,
     }[what]()
-    table = Table(*rows[0], box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for heading in rows[0]:
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("name", "size", "step", "state"))
     for row in rows[1:]:
-        table.add_row(*row)
-    Console(soft_wrap=True).print(table)
+        table.add_row(*map(Text, row))
+    table_console().print(table)
 
 
 def _registered(kind: str) -> list[tuple[str, ...]]:

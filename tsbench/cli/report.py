@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tsbench.cli import Command, app
+from tsbench.cli import Command, app, table_console
 from tsbench.cli import options as opt
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ def report(
     select: Annotated[
         str, typer.Option(help="Which cells, such as 'dataset=ETTh1,ETTh2 horizon=96 method=ts-memory'.")
     ] = "",
-    output: Annotated[Path | None, typer.Option(help="File to write; standard output unless given.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; standard output unless given.", dir_okay=False)
+    ] = None,
 ) -> None:
     """Render the stored results.
 
@@ -44,14 +46,10 @@ def report(
 
 def print_tables(records: "Sequence[Record]") -> None:
     """Print the comparison and diagnostics tables of some records to the terminal."""
-    from rich.console import Console
-
     from tsbench.report.render import rich_table
     from tsbench.report.tables import comparison_tables, diagnostics_tables
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
+    console = table_console()
     for table in [*comparison_tables(records), *diagnostics_tables(records)]:
         console.print(rich_table(table))
         console.print()

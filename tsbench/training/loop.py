@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tsbench.config import Precision, Schedule
 from tsbench.errors import TsbenchError
 from tsbench.training.checkpoint import (
     Evaluation,
@@ -39,19 +40,19 @@ __all__ = [
     "train",
 ]
 
-Precision = Literal["fp32", "bf16"]
 Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train; the optimiser is AdamW at a constant learning rate.
+    """How to train; the optimiser is AdamW.
 
     Args:
         max_steps: Optimiser steps at most.
         eval_every: Steps between two validations; the last step is always validated.
         patience: Validations in a row without improvement after which training stops.
         learning_rate: AdamW step size.
+        schedule: "constant", or "cosine" for a decay from `learning_rate` to zero over `max_steps`.
         weight_decay: Decoupled weight decay on every trained parameter.
         gradient_clip: Largest allowed global gradient norm.
         seed: Of the dropout; the order of the data is the caller's.
@@ -66,6 +67,7 @@ class TrainingConfig:
     eval_every: int
     patience: int
     learning_rate: float = 3e-4
+    schedule: Schedule = "constant"
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     seed: int = 42
@@ -78,6 +80,8 @@ class TrainingConfig:
         for name in ("weight_decay", "seed"):
             if not getattr(self, name) >= 0:
                 raise TsbenchError(f"training: {name} is {getattr(self, name)}; use zero or more")
+        if self.schedule not in ("constant", "cosine"):
+            raise TsbenchError(f"training: unknown schedule {self.schedule!r}; use constant or cosine")
         if self.precision not in ("fp32", "bf16"):
             raise TsbenchError(f"training: unknown precision {self.precision!r}; use fp32 or bf16")
 
@@ -222,8 +226,17 @@ def _take_step(
     torch.autograd.backward(loss)
     norm = nn.utils.clip_grad_norm_(parameters, config.gradient_clip).item()
     _require_finite("gradient norm", norm, step, config)
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(step, config)
     optimiser.step()
     return value
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Learning rate of a step counted from 0; a pure function of it, so that resuming is exact."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / config.max_steps))
 
 
 def _score(

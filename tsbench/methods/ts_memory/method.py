@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
@@ -29,7 +31,6 @@ from tsbench.models.plugmem import PlugMem, PlugMemConfig
 from tsbench.training.loop import ShuffledBatches, TrainingConfig, TrainingReport, train
 
 _EPOCHS = 20  # the authors' bound
-_LEARNING_RATE = 3e-4
 _WEIGHT_DECAY = 0.01
 _GRADIENT_CLIP = 1.0
 _ROWS_PER_CALL = 256
@@ -99,7 +100,19 @@ def load_or_build_teacher(task: Task, frozen: FrozenBackbone, options: TsMemoryO
     windows = train_windows(task)
     content = _teacher_content(task, frozen, options, windows)
     directory = task.artifacts / "teachers" / digest(content)[:32]
-    path = directory / "teacher.safetensors"
+    directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory / "lock"):
+        return _load_or_build(task, frozen, options, windows, directory / "teacher.safetensors", content)
+
+
+def _load_or_build(
+    task: Task,
+    frozen: FrozenBackbone,
+    options: TsMemoryOptions,
+    windows: TrainWindows,
+    path: Path,
+    content: dict[str, object],
+) -> Teacher:
     if path.exists():
         task.progress("teacher: already built")
         return Teacher.load(path)
@@ -117,7 +130,7 @@ def load_or_build_teacher(task: Task, frozen: FrozenBackbone, options: TsMemoryO
         on_gpu=task.spec.device.startswith("cuda"),
     )
     teacher.save(path)
-    write_card(directory / "teacher.json", content)
+    write_card(path.with_suffix(".json"), content)
     return teacher
 
 
@@ -188,7 +201,8 @@ def _train_plugmem(
         max_steps=min(profile.max_steps, _EPOCHS * per_epoch),
         eval_every=min(profile.eval_every, per_epoch),
         patience=profile.patience,
-        learning_rate=_LEARNING_RATE,
+        learning_rate=profile.learning_rate,
+        schedule=profile.schedule,
         weight_decay=_WEIGHT_DECAY,
         gradient_clip=_GRADIENT_CLIP,
         seed=spec.seed,
@@ -210,28 +224,31 @@ def _train_plugmem(
             task.progress(f"plugmem: step {step}, loss {loss:.4f}")
 
     task.progress(f"plugmem: training on {pairs} pairs, at most {config.max_steps} steps")
-    report = train(
-        network,
-        _pair_batches(
-            task, frozen, windows.queries.starts, teacher, ShuffledBatches(pairs, batch_size, spec.seed)
-        ),
-        lambda model, batch: (
-            distillation_loss(
-                model(batch.context),
-                batch.target,
-                batch.base,
-                batch.teacher,
-                batch.confidence,
-                levels,
-                recipe,
-                options.ablation,
-            ).total
-        ),
-        validate,
-        config,
-        task.artifacts / "plugmem" / _plugmem_key(task, frozen, options, windows),
-        report_step,
-    )
+    directory = task.artifacts / "plugmem" / _plugmem_key(task, frozen, options, windows)
+    directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory / "lock"):  # a second process waits and finds the finished weights
+        report = train(
+            network,
+            _pair_batches(
+                task, frozen, windows.queries.starts, teacher, ShuffledBatches(pairs, batch_size, spec.seed)
+            ),
+            lambda model, batch: (
+                distillation_loss(
+                    model(batch.context),
+                    batch.target,
+                    batch.base,
+                    batch.teacher,
+                    batch.confidence,
+                    levels,
+                    recipe,
+                    options.ablation,
+                ).total
+            ),
+            validate,
+            config,
+            directory,
+            report_step,
+        )
     return network, report
 
 

@@ -9,6 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from tsbench.config import TeacherOptions
+from tsbench.errors import TsbenchError
 
 # Queries handled at once: their candidates' contexts (64 x 50 x 512 x 4 bytes = 6.5 MB) stay in cache.
 _QUERIES_PER_BLOCK = 64
@@ -109,6 +110,9 @@ class ChannelIndex:
 
         Returns:
             K neighbours of every query; K is smaller where fewer are admissible for some query.
+
+        Raises:
+            TsbenchError: No window is admissible for some query.
         """
         candidates, distances = self._candidates(query_starts, query_embeddings, options.pool, zone)
         kept = min(options.neighbours, candidates.shape[1])
@@ -142,7 +146,10 @@ class ChannelIndex:
         excluded = np.maximum(last - first, 0)
         pool = min(pool, len(known) - int(excluded.max(initial=0)))
         if pool < 1:
-            raise ValueError(f"no admissible neighbour among {len(known)} windows at zone {zone}")
+            raise TsbenchError(
+                f"some of the {len(known)} train windows have no other one {zone} steps or more away; use a "
+                "shorter lookback or horizon, or a narrower exclusion rule"
+            )
         squared, found = self._index.search(embeddings, pool + int(excluded.max(initial=0)))
         found_starts = known[found]
         # Exclusion first, then distance, then time: a stable order whatever the index returns for ties.

@@ -1,0 +1,5 @@
+"""`python -m tsbench`: the same as the console script."""
+
+from tsbench.cli import main
+
+main()
