@@ -197,3 +197,14 @@ def test_when_the_configuration_is_impossible_then_it_is_refused() -> None:
         replace(TINY, heads=3)
     with pytest.raises(ValueError, match="positive"):
         replace(TINY, horizon=0)
+
+
+def test_tables_start_on_one_time_axis_around_the_forecast_origin() -> None:
+    config = PlugMemConfig(lookback=512, horizon=96, width=128, encoder_layers=1, decoder_layers=1)
+    network = PlugMem(config)
+    # Sines and cosines of one wave: the product of two rows is a function of their distance in time alone.
+    patches = network.positions[:32].detach() @ network.positions[:32].detach().T
+    assert torch.allclose(patches[0, :20], patches[5, 5:25], atol=1e-4)
+    steps = network.queries.detach() @ network.positions[:32].detach().T
+    # Moving a step and a patch by one patch length leaves their similarity.
+    assert torch.allclose(steps[0, :31], steps[16, 1:], atol=1e-4)

@@ -283,7 +283,7 @@ def test_markdown_snapshot() -> None:
 
 - Coverage: 349 of 2785 test windows (12.5 %).
 - ΔMSE: percent against Origin on the same backbone and roll-out; negative is better.
-"""  # noqa: E501, RUF001
+"""  # noqa: E501
     )
 
 

@@ -13,7 +13,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tsbench.errors import TsbenchError
-from tsbench.training.loop import ShuffledBatches, TrainingConfig, TrainingReport, load_trained, train
+from tsbench.training.loop import (
+    ShuffledBatches,
+    TrainingConfig,
+    TrainingReport,
+    learning_rate,
+    load_trained,
+    train,
+)
 
 CONFIG = TrainingConfig(max_steps=20, eval_every=4, patience=3, learning_rate=0.05, seed=7)
 INPUTS = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
@@ -356,3 +363,32 @@ def test_when_there_is_nothing_to_train_on_then_it_is_refused() -> None:
         ShuffledBatches(0, 8, seed=0)
     with pytest.raises(TsbenchError, match="batch size is 0"):
         ShuffledBatches(8, 0, seed=0)
+
+
+def test_cosine_schedule_is_that_of_torch_and_constant_stays_constant() -> None:
+    config = replace(CONFIG, schedule="cosine")
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=config.max_steps)
+    for step in range(config.max_steps):
+        assert learning_rate(step, config) == pytest.approx(reference.get_last_lr()[0], abs=1e-12)
+        assert learning_rate(step, CONFIG) == CONFIG.learning_rate
+        optimiser.step()
+        reference.step()
+
+
+def test_when_interrupted_under_the_cosine_schedule_then_the_weights_are_bit_identical(
+    tmp_path: Path,
+) -> None:
+    config = replace(CONFIG, schedule="cosine", patience=100)
+    whole, cut = network(), network()
+    fit(tmp_path / "whole", whole, config)
+
+    def interrupt(step: int, loss: float) -> None:
+        if step == 14:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "cut", cut, config, on_progress=interrupt)
+    resumed = network(seed=3)
+    fit(tmp_path / "cut", resumed, config)
+    assert_identical(weights(whole), weights(resumed))

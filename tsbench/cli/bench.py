@@ -138,10 +138,11 @@ def _evaluate(bench: "Bench", cells: list[CellSpec]) -> None:
 
 def _exit_on_failure(outcomes: Iterable[object]) -> None:
     from tsbench.bench.records import Failure
+    from tsbench.bench.runner import describe
 
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     for failure in failures:
-        typer.echo(f"failed: {failure.spec.dataset} H={failure.spec.horizon}: {failure.error}", err=True)
+        typer.echo(f"failed: {describe(failure.spec)}: {' '.join(failure.error.split())}", err=True)
     if failures:
         raise typer.Exit(EXIT_FAILED_CELL)
 

@@ -8,6 +8,7 @@ import typer
 
 from tsbench.cli import Command, app, table_console
 from tsbench.cli import options as opt
+from tsbench.errors import TsbenchError
 
 if TYPE_CHECKING:
     from tsbench.bench.records import Record
@@ -23,6 +24,10 @@ def report(
     select: Annotated[
         str, typer.Option(help="Which cells, such as 'dataset=ETTh1,ETTh2 horizon=96 method=ts-memory'.")
     ] = "",
+    summary: Annotated[
+        Literal["mse", "mae", "crps"] | None,
+        typer.Option(help="One row per data set in this score instead of the full tables."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="File to write; standard output unless given.", dir_okay=False)
     ] = None,
@@ -30,13 +35,23 @@ def report(
     """Render the stored results.
 
     Example: `tsbench report --format markdown --select "dataset=ETTh1"`
+
+    Example: `tsbench report --summary mse --select "horizon=96"`
     """
     from tsbench.bench.store import ResultsStore
     from tsbench.fsio import atomic_write
     from tsbench.report.render import render
-    from tsbench.report.tables import report_tables
+    from tsbench.report.summary import summary_tables
+    from tsbench.report.tables import report_tables, stored_cells
 
-    text = render(report_tables(ResultsStore(results), select), format)
+    store = ResultsStore(results)
+    if summary is None:
+        tables = report_tables(store, select)
+    elif format in ("csv", "json"):
+        raise TsbenchError(f"--summary is for reading; use --format markdown, or leave it out for {format}")
+    else:
+        tables = summary_tables(stored_cells(store, select)[0], summary)
+    text = render(tables, format)
     if output is None:
         typer.echo(text, nl=False)
         return

@@ -56,13 +56,14 @@ class Table:
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """One cell at all its seeds."""
 
     records: tuple[Record, ...]
 
     @property
     def spec(self) -> CellSpec:
+        """The cell, at the first seed."""
         return self.records[0].spec
 
     @property
@@ -97,13 +98,19 @@ def report_tables(store: ResultsStore, expression: str = "") -> list[Table]:
     Raises:
         TsbenchError: There are no results, none is selected, or a file is damaged.
     """
+    chosen, failed = stored_cells(store, expression)
+    return [*comparison_tables(chosen), *diagnostics_tables(chosen), *failure_tables(failed)]
+
+
+def stored_cells(store: ResultsStore, expression: str = "") -> tuple[list[Record], list[Failure]]:
+    """The selected records and failures of a results folder; arguments and errors as for `report_tables`."""
     records, failures = store.records(), store.failures()
     if not records and not failures:
         raise TsbenchError(f"no results in {store.root}/; run `tsbench run` first")
     chosen, failed = select(records, expression), select(failures, expression)
     if not chosen and not failed:
         raise TsbenchError(f"none of {len(records)} results matches '{expression}'; see them all without it")
-    return [*comparison_tables(chosen), *diagnostics_tables(chosen), *failure_tables(failed)]
+    return chosen, failed
 
 
 def comparison_tables(records: Iterable[Record]) -> list[Table]:
@@ -114,17 +121,16 @@ def comparison_tables(records: Iterable[Record]) -> list[Table]:
     best of a column is the smallest mean as printed, ties included; rows that leak, and CRPS over other
     levels than that of most rows, do not take part.
     """
-    return [_comparison(rows) for rows in _comparable(records)]
+    return [_comparison(rows) for rows in comparable_rows(records)]
 
 
-def _comparison(rows: list[_Row]) -> Table:
+def _comparison(rows: list[Row]) -> Table:
     members = [record for row in rows for record in row.records]
-    levels = Counter(record.levels for record in members if record.levels).most_common(1)
-    common = levels[0][0] if levels else ()
+    common = _common_levels(rows)
     origin_mse = {
         row.weights: float(np.mean(row.values("mse"))) for row in rows if row.spec.method == "origin"
     }
-    scores = [_score_cells(rows, metric, common) for metric in ("mse", "mae", "crps")]
+    scores = [score_cells(rows, metric) for metric in ("mse", "mae", "crps")]
     return Table(
         title=setting_label(members[0], common),
         columns=("Method", "Backbone", "MSE", "MAE", "CRPS", "Cov80", "Width", "ΔMSE %", ALPHA, "Seeds"),
@@ -155,8 +161,15 @@ def _comparison(rows: list[_Row]) -> Table:
     )
 
 
-def _score_cells(rows: list[_Row], metric: str, levels: tuple[float, ...]) -> list[Cell]:
-    """A column of scores with its best marked; CRPS over levels other than `levels` carries a mark."""
+def _common_levels(rows: list[Row]) -> tuple[float, ...]:
+    """The quantile levels of most records; empty where all are point forecasts."""
+    levels = Counter(record.levels for row in rows for record in row.records if record.levels).most_common(1)
+    return levels[0][0] if levels else ()
+
+
+def score_cells(rows: list[Row], metric: str) -> list[Cell]:
+    """One score of comparable rows with the best marked; CRPS over other levels than most carries a mark."""
+    levels = _common_levels(rows)
     contenders: dict[int, float] = {}
     texts = []
     for place, row in enumerate(rows):
@@ -172,7 +185,7 @@ def _score_cells(rows: list[_Row], metric: str, levels: tuple[float, ...]) -> li
     ]
 
 
-def _change(row: _Row, mse: float, origin_mse: dict[Any, float]) -> float:
+def _change(row: Row, mse: float, origin_mse: dict[Any, float]) -> float:
     """Percent by which the MSE differs from that of Origin; NaN where that is missing, or for Origin."""
     if row.spec.method == "origin" or row.weights not in origin_mse:
         return float("nan")
@@ -214,7 +227,7 @@ def diagnostics_tables(records: Iterable[Record]) -> list[Table]:
                 f"Oracle columns choose {ALPHA} on the test split: bounds, not results.",
             ),
         )
-        for rows in _comparable(record for record in records if record.spec.options is not None)
+        for rows in comparable_rows(record for record in records if record.spec.options is not None)
     ]
 
 
@@ -251,7 +264,7 @@ def failure_tables(failures: Sequence[Failure]) -> list[Table]:
     ]
 
 
-def _comparable(records: Iterable[Record]) -> list[list[_Row]]:
+def comparable_rows(records: Iterable[Record]) -> list[list[Row]]:
     """Rows that may share a table, table by table, in the order they are printed."""
     settings: dict[Any, dict[Any, dict[int, Record]]] = defaultdict(lambda: defaultdict(dict))
     for record in sorted(records, key=lambda record: record.provenance.created):
@@ -263,10 +276,10 @@ def _comparable(records: Iterable[Record]) -> list[list[_Row]]:
         cell = (spec.model_dump_json(exclude={"seed", "device"}), made.backbone_identity, record.levels)
         settings[setting][cell][spec.seed] = record
     return [
-        sorted((_Row(tuple(seeds[seed] for seed in sorted(seeds))) for seeds in cells.values()), key=_order)
+        sorted((Row(tuple(seeds[seed] for seed in sorted(seeds))) for seeds in cells.values()), key=_order)
         for _, cells in sorted(settings.items(), key=lambda item: item[0])
     ]
 
 
-def _order(row: _Row) -> tuple[int, str, str]:
+def _order(row: Row) -> tuple[int, str, str]:
     return row_rank(row.spec), backbone_label(row.spec), method_label(row.spec)

@@ -98,11 +98,9 @@ def build_teacher(
         weights = softmax_weights(found.distances, temperature)
         quantiles = _future_quantiles(base, channel, found, weights, levels)
         per_channel.append((found.starts, weights, weights.max(axis=1), quantiles))
-    kept = min(starts.shape[1] for starts, _, _, _ in per_channel)  # the same window list, so all equal
     neighbours, weights, confidence, quantiles = (
         np.stack(parts, axis=1) for parts in zip(*per_channel, strict=True)
     )
-    assert neighbours.shape[2] == kept
     return Teacher(query_starts, neighbours, weights, confidence, quantiles)
 
 

@@ -1,0 +1,162 @@
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from tsbench.backbones.forecast_cache import FrozenBackbone
+from tsbench.bench.evaluate import evaluate
+from tsbench.data.splits import Borders
+from tsbench.data.windows import WindowGrid, gather_contexts, gather_targets, window_grid
+from tsbench.methods.fusion import FusedForecaster, fuse, predict_windows
+from tsbench.metrics.fusion import ALPHAS
+from tsbench.metrics.streaming import ForecastScores, Scores
+
+CHANNELS, LOOKBACK, HORIZON = 3, 16, 5
+SCALED = np.random.default_rng(6).standard_normal((260, CHANNELS)).cumsum(axis=0).astype(np.float32) / 4
+GRID = window_grid(Borders((0, 120), (120, 150), (150, 260)), "test", LOOKBACK, HORIZON)
+
+
+@dataclass(frozen=True, eq=False)
+class Fan:
+    """A fan of quantiles around a multiple of the last value."""
+
+    share: float
+    identity: str = "fan"
+    name: ClassVar[str] = "fan"
+    quantile_levels: ClassVar[tuple[float, ...]] = (0.1, 0.5, 0.9)
+    rollout: ClassVar[str] = "direct"
+    block: ClassVar[None] = None
+    prefix_consistent: ClassVar[bool] = True
+
+    def predict(self, context: torch.Tensor, horizon: int) -> torch.Tensor:
+        step = torch.arange(1.0, horizon + 1).sqrt()
+        width = (context.amax(dim=1) - context.amin(dim=1))[:, None, None] / 3
+        return self.share * context[:, -1:, None] + width * torch.tensor([[-1.0], [0.1], [1.0]]) * step
+
+    def embed(self, context: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+BASE, COMPANION = Fan(1.0), Fan(0.6)
+FUSED = FusedForecaster(BASE, COMPANION, 0.35)
+
+
+def frozen(directory: Path | None = None) -> FrozenBackbone:
+    return FrozenBackbone(BASE, SCALED, LOOKBACK, directory, 10**9)
+
+
+def by_hand(alpha: float) -> torch.Tensor:
+    """Fused forecasts [W, C, Q, H], one window at a time."""
+    contexts = torch.from_numpy(gather_contexts(SCALED, GRID.starts, LOOKBACK))
+    return torch.stack(
+        [
+            (1 - alpha) * BASE.predict(context, HORIZON) + alpha * COMPANION.predict(context, HORIZON)
+            for context in contexts
+        ]
+    )
+
+
+def assert_same(actual: Scores, expected: Scores, tolerance: float = 1e-12) -> None:
+    for field in fields(Scores):
+        ours, theirs = getattr(actual, field.name), getattr(expected, field.name)
+        if field.name == "windows":
+            for name, values in vars(theirs).items():
+                np.testing.assert_array_equal(getattr(ours, name), values, err_msg=name)
+        elif field.name in ("crps_per_window", "crps_per_channel"):
+            assert ours.mean == pytest.approx(theirs.mean, rel=tolerance)
+        else:
+            np.testing.assert_allclose(ours, theirs, rtol=tolerance, err_msg=field.name)
+
+
+@pytest.mark.parametrize("windows", [1, 7, 64])
+@pytest.mark.parametrize("forecaster", [BASE, FUSED, COMPANION], ids=["base", "fused", "other"])
+def test_scores_do_not_depend_on_how_many_windows_are_forecast_at_once(
+    monkeypatch: pytest.MonkeyPatch, forecaster: Fan | FusedForecaster, windows: int
+) -> None:
+    expected = evaluate(forecaster, frozen(), GRID)
+    monkeypatch.setattr("tsbench.backbones.forecast_cache._ROWS_PER_CHUNK", windows * CHANNELS)
+    assert len(list(frozen().chunks(len(GRID.starts)))) == -(-len(GRID.starts) // windows)
+    actual = evaluate(forecaster, frozen(), GRID)
+    assert_same(actual.scores, expected.scores)
+    if expected.curve is not None:
+        for name in ("mse", "mae", "crps"):
+            np.testing.assert_allclose(getattr(actual.curve, name), getattr(expected.curve, name), rtol=1e-12)
+
+
+def test_scores_are_the_plain_means_of_the_definitions() -> None:
+    scores = evaluate(BASE, frozen(), GRID).scores
+    forecast = by_hand(0).double().numpy()
+    target = gather_targets(SCALED, GRID.starts, HORIZON).astype(np.float64)
+    error = target - forecast[:, :, 1]
+    assert scores.n_windows == len(GRID.starts) == GRID.total == 110 - HORIZON + 1
+    assert scores.mse == pytest.approx((error**2).mean(), rel=1e-6)
+    assert scores.mae == pytest.approx(np.abs(error).mean(), rel=1e-6)
+    levels = np.array(BASE.quantile_levels)[:, None]
+    over = target[:, :, None] - forecast
+    pinball = 2 * np.maximum(levels * over, (levels - 1) * over).mean(axis=2)
+    assert scores.crps == pytest.approx(pinball.sum() / np.abs(target).sum(), rel=1e-6)
+    inside = (forecast[:, :, 0] <= target) & (target <= forecast[:, :, 2])
+    assert scores.coverage == pytest.approx(inside.mean())
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.35, 1.0])
+def test_fused_scores_are_those_of_fusing_by_hand(alpha: float) -> None:
+    expected = ForecastScores(BASE.quantile_levels, CHANNELS, HORIZON)
+    expected.update(by_hand(alpha), torch.from_numpy(gather_targets(SCALED, GRID.starts, HORIZON)))
+    evaluation = evaluate(replace(FUSED, alpha=alpha), frozen(), GRID)
+    assert_same(evaluation.scores, expected.result())
+
+
+def test_curve_at_every_weight_is_the_direct_evaluation_at_that_weight() -> None:
+    curve = evaluate(FUSED, frozen(), GRID).curve
+    assert curve is not None
+    assert evaluate(BASE, frozen(), GRID).curve is None
+    for place, alpha in enumerate(ALPHAS):
+        scores = evaluate(replace(FUSED, alpha=alpha), frozen(), GRID).scores
+        for name in ("mse", "mae", "crps"):
+            assert getattr(curve, name)[place] == pytest.approx(getattr(scores, name), rel=1e-6)
+    base = evaluate(BASE, frozen(), GRID).scores
+    assert (curve.mae[0], curve.crps[0]) == (base.mae, base.crps)
+
+
+def test_a_forecaster_that_is_not_the_backbone_is_scored_itself() -> None:
+    alone = evaluate(COMPANION, frozen(), GRID).scores
+    assert_same(alone, evaluate(replace(FUSED, alpha=1.0), frozen(), GRID).scores)
+    assert alone.mse != pytest.approx(evaluate(BASE, frozen(), GRID).scores.mse, rel=0.01)
+
+
+def test_scores_from_the_cache_are_those_computed_afresh(tmp_path: Path) -> None:
+    for _ in range(2):
+        for forecaster in (BASE, FUSED):
+            cached = evaluate(forecaster, frozen(tmp_path), GRID).scores
+            assert_same(cached, evaluate(forecaster, frozen(), GRID).scores, tolerance=0)
+
+
+def test_window_errors_follow_the_order_of_the_grid() -> None:
+    everything = evaluate(FUSED, frozen(), GRID).scores
+    some = np.array([50, 3, 17, 105])
+    grid = WindowGrid("test", LOOKBACK, HORIZON, 1, GRID.starts[some], GRID.total)
+    scores = evaluate(FUSED, frozen(), grid).scores
+    for name, values in vars(scores.windows).items():
+        np.testing.assert_array_equal(values, getattr(everything.windows, name)[some])
+    assert scores.mae == pytest.approx(everything.windows.mae[some].mean(), rel=1e-6)
+
+
+def test_fusing_calls_the_companion_only_where_it_counts() -> None:
+    class Refusing(Fan):
+        def predict(self, context: torch.Tensor, horizon: int) -> torch.Tensor:
+            raise AssertionError("called at weight 0")
+
+    context = torch.from_numpy(gather_contexts(SCALED, GRID.starts[:4], LOOKBACK)).flatten(0, 1)
+    base, companion = BASE.predict(context, HORIZON), COMPANION.predict(context, HORIZON)
+    assert torch.equal(FusedForecaster(BASE, Refusing(0.0), 0.0).predict(context, HORIZON), base)
+    assert torch.equal(replace(FUSED, alpha=1.0).predict(context, HORIZON), companion)
+    assert torch.equal(fuse(base, torch.full_like(base, torch.nan), 0.0), base)
+    assert torch.equal(fuse(torch.full_like(base, torch.nan), companion, 1.0), companion)
+    assert torch.equal(
+        predict_windows(FUSED, frozen(), GRID.starts[:4], HORIZON).flatten(0, 1),
+        fuse(base, companion, 0.35),
+    )
