@@ -53,6 +53,8 @@ def _forecasts(
 ) -> Iterator[tuple[slice, torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]]:
     """Chunks of windows with their forecasts [w, C, Q, H] and, where fused, both parts."""
     if isinstance(forecaster, FusedForecaster):
+        if forecaster.base is not frozen.backbone:
+            raise ValueError("the forecaster is fused with another backbone than the frozen one")
         for part, base in frozen.forecasts(grid.starts, grid.horizon):
             companion = predict_windows(forecaster.companion, frozen, grid.starts[part], grid.horizon)
             yield part, fuse(base, companion, forecaster.alpha), (base, companion)

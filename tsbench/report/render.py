@@ -76,7 +76,15 @@ def _mark(cell: Cell, format: Literal["markdown", "text"]) -> str:
 
 def _is_text(table: Table, place: int) -> bool:
     """Whether a column holds words, to be aligned left."""
-    return table.columns[place] in ("Method", "Backbone", "Dataset", "Data set", "Windows", "Profile", "Error")
+    return table.columns[place] in (
+        "Method",
+        "Backbone",
+        "Dataset",
+        "Data set",
+        "Windows",
+        "Profile",
+        "Error",
+    )
 
 
 def _data(tables: Sequence[Table]) -> list[dict[str, Any]]:

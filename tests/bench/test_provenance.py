@@ -1,0 +1,134 @@
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from tsbench.bench import provenance as module
+from tsbench.bench.provenance import (
+    code_version,
+    device_name,
+    package_versions,
+    peak_rss_mb,
+    preferred_precision,
+    provenance,
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    for cached in (code_version, package_versions, device_name):
+        cached.cache_clear()
+    yield
+    for cached in (code_version, package_versions, device_name):
+        cached.cache_clear()
+
+
+def read_as(monkeypatch: pytest.MonkeyPatch, cpuinfo: str) -> None:
+    """Let /proc/cpuinfo read as the given text."""
+    read = Path.read_text
+
+    def read_text(self: Path, *args: Any, **kwargs: Any) -> str:
+        return cpuinfo if str(self) == "/proc/cpuinfo" else read(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(Path, "exists", lambda self: True)
+
+
+def test_a_certificate_says_what_made_the_figure_and_when() -> None:
+    made = provenance("d" * 64, "naive-last-m1-v1", "cpu", 1.23456)
+    assert (made.data_sha256, made.backbone_identity) == ("d" * 64, "naive-last-m1-v1")
+    assert made.wall_s == 1.235
+    assert made.threads == torch.get_num_threads()
+    created = datetime.fromisoformat(made.created)
+    assert created.tzinfo is not None
+    assert abs(datetime.now(UTC) - created) < timedelta(minutes=5)
+    assert made.code_version.startswith(version("tsbench"))
+    assert made.device.startswith("cpu: ")
+    assert made.device != "cpu: "
+    assert made.versions["torch"] == torch.__version__
+
+
+def test_peak_memory_is_that_of_this_process_in_mib() -> None:
+    resident = psutil.Process().memory_info().rss / 2**20
+    assert 0.5 * resident < peak_rss_mb() < psutil.virtual_memory().total / 2**20
+
+
+def test_only_installed_packages_have_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PACKAGES", ("torch", "a-package-nobody-has"))
+    assert package_versions().keys() == {"python", "torch"}
+
+
+def test_in_a_clone_the_code_version_names_the_commit_and_whether_files_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=A", "-c", "user.email=a@b.c")
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    source = tmp_path / "tsbench" / "bench" / "provenance.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("first")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    monkeypatch.setattr(module, "__file__", str(source))
+    commit = git("rev-parse", "--short=12", "HEAD")
+    assert code_version() == f"{version('tsbench')} ({commit})"
+    source.write_text("second")
+    code_version.cache_clear()
+    assert code_version() == f"{version('tsbench')} ({commit}+)"
+
+
+def test_outside_a_clone_the_code_version_is_that_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "tsbench" / "bench" / "provenance.py"))
+    assert code_version() == version("tsbench")
+
+
+def test_without_git_the_code_version_is_that_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "tsbench" / "bench" / "provenance.py"))
+    monkeypatch.setenv("PATH", "")
+    assert code_version() == version("tsbench")
+
+
+@pytest.mark.parametrize(
+    ("device", "flags", "precision"),
+    [
+        ("cpu", "fpu amx_bf16 amx_tile", "bf16"),
+        ("cpu", "fpu avx512f avx512_bf16", "fp32"),
+        ("cuda", "fpu", "bf16"),
+        ("cuda:1", "fpu", "bf16"),
+    ],
+)
+def test_bf16_is_preferred_where_there_are_matrix_units_for_it(
+    monkeypatch: pytest.MonkeyPatch, device: str, flags: str, precision: str
+) -> None:
+    read_as(monkeypatch, f"model name : A\nflags : {flags}\n")
+    assert preferred_precision(device) == precision
+
+
+def test_a_processor_is_named_by_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_as(monkeypatch, "processor\t: 0\nmodel name\t: Some: CPU 9000\nflags\t: fpu\n")
+    assert device_name("cpu") == "cpu: Some: CPU 9000"
+
+
+def test_without_cpuinfo_the_architecture_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    assert preferred_precision("cpu") == "fp32"
+    assert device_name("cpu").startswith("cpu: ")
+
+
+def test_a_gpu_is_named_by_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    assert device_name("cuda:1") == "GPU 1"
