@@ -21,6 +21,9 @@ from tsbench.data.windows import WindowGrid
 from tsbench.methods.task import Task
 from tsbench.methods.ts_memory.losses import PaperRecipe, Recipe, ReleasedRecipe
 from tsbench.models.plugmem import PlugMemConfig, parameter_count
+from tsbench.report.render import render
+from tsbench.report.select import select
+from tsbench.report.summary import summary_tables
 
 assert bench and data and report  # importing them registers the commands
 
@@ -152,3 +155,11 @@ def test_ts_memory_document_shows_the_sizes_of_plugmem() -> None:
 def test_ts_memory_document_shows_the_weights_of_a_recipe(recipe: Recipe) -> None:
     rows = [(f"`{name}`", value) for name, value in asdict(recipe).items() if value is not None]
     check_table("docs/ts-memory.md", ("weight", "value"), rows)
+
+
+def test_the_readme_table_is_that_of_the_committed_records() -> None:
+    records = select(ResultsStore(ROOT / "results").records(), "profile=standard horizon=96 rollout=median")
+    tables = [render(summary_tables(records, score), "markdown") for score in ("mse", "crps")]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("<!-- results:start -->")[2].partition("<!-- results:end -->")[0]
+    assert shown.strip() == "\n".join(tables).strip()

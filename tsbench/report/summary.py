@@ -33,11 +33,13 @@ def summary_tables(records: Iterable[Record], score: Score) -> list[Table]:
 def _suite_table(suite: tuple[str, ...], settings: list[list[Row]], score: Score) -> Table:
     ranks = {_name(row): row_rank(row.spec) for rows in settings for row in rows}
     names = sorted(ranks, key=lambda name: (ranks[name], name))
+    shown = tuple(_setting_row(rows, names, score) for rows in settings)
+    complete = all(cell.text != MISSING for row in shown for cell in row)
     return Table(
         title=" · ".join((score.upper(), *suite)),
         columns=("Data set", "Windows", *names),
-        rows=tuple(_setting_row(rows, names, score) for rows in settings),
-        notes=(f"{MISSING}: not run.",),
+        rows=shown,
+        notes=() if complete else (f"{MISSING}: not run.",),
     )
 
 

@@ -45,8 +45,8 @@ class PaperRecipe:
         lambda_reg: Weight of L_reg = L_anchor + λ_cross L_cross.
         lambda_cross: Weight of the crossing penalty within L_reg.
 
-    Source: TS-Memory, Eq. 11 to 20. The paper prints no values; λ_reg is and λ_reg λ_cross is about that of the
-    released code, the rest is neutral.
+    Source: TS-Memory, Eq. 11 to 20. The paper prints no values; λ_reg and roughly λ_reg λ_cross are those of
+    the released code, the rest is neutral.
     """
 
     gate_margin: float = 0.0
