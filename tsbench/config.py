@@ -210,7 +210,7 @@ class CellSpec(_Frozen):
     dataset: str
     horizon: int = Field(ge=1)
     lookback: int = Field(512, ge=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     profile: ProfileName = "standard"
     rollout: RollOutName = "median"
     checkpoint: str | None = None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tsbench.errors import TsbenchError
 from tsbench.methods.ts_memory.losses import (
-    Ablation,
+    AblationName,
     LossTerms,
     PaperRecipe,
     Recipe,
@@ -45,7 +45,7 @@ class Batch:
         self.teacher = normal(windows, len(LEVELS), steps).sort(dim=1).values
         self.confidence = torch.rand(windows, generator=generator)
 
-    def loss(self, recipe: Recipe, ablation: Ablation = "none") -> LossTerms:
+    def loss(self, recipe: Recipe, ablation: AblationName = "none") -> LossTerms:
         return distillation_loss(
             self.memory,
             self.target,
@@ -208,14 +208,14 @@ def test_delta_alignment_is_the_median_share_of_quantile_alignment_once_more() -
     torch.testing.assert_close(delta, gap.detach())
 
 
-PAPER_REMOVALS: dict[Ablation, PaperRecipe] = {
+PAPER_REMOVALS: dict[AblationName, PaperRecipe] = {
     "no-distillation": replace(PAPER, gate_margin=np.inf),
     "no-gate": replace(PAPER, gate_margin=-np.inf),
     "no-confidence": replace(PAPER, gamma=0.0),
     "no-regularisation": replace(PAPER, lambda_reg=0.0),
     "no-delta-align": replace(PAPER, eta=0.0),
 }
-RELEASED_REMOVALS: dict[Ablation, ReleasedRecipe] = {
+RELEASED_REMOVALS: dict[AblationName, ReleasedRecipe] = {
     "no-distillation": replace(RELEASED, mix_floor=0.0, mix_span=0.0, fixed_confidence=0.0),
     "no-gate": replace(RELEASED, gate_margin=-np.inf),
     "no-confidence": replace(RELEASED, fixed_confidence=0.5),
@@ -224,7 +224,7 @@ RELEASED_REMOVALS: dict[Ablation, ReleasedRecipe] = {
 
 
 @pytest.mark.parametrize("ablation", PAPER_REMOVALS)
-def test_each_paper_ablation_is_the_documented_setting(ablation: Ablation) -> None:
+def test_each_paper_ablation_is_the_documented_setting(ablation: AblationName) -> None:
     batch = Batch()
     expected = oracle_paper(batch, PAPER_REMOVALS[ablation])
     assert values(batch.loss(PAPER, ablation)) == pytest.approx(expected, rel=1e-5)
@@ -232,7 +232,7 @@ def test_each_paper_ablation_is_the_documented_setting(ablation: Ablation) -> No
 
 
 @pytest.mark.parametrize("ablation", RELEASED_REMOVALS)
-def test_each_released_ablation_is_the_documented_setting(ablation: Ablation) -> None:
+def test_each_released_ablation_is_the_documented_setting(ablation: AblationName) -> None:
     batch = Batch()
     expected = oracle_released(batch, RELEASED_REMOVALS[ablation])
     assert values(batch.loss(RELEASED, ablation)) == pytest.approx(expected, rel=1e-5)
@@ -317,8 +317,8 @@ def test_when_the_recipe_lacks_the_component_then_the_error_lists_what_it_has() 
 
 
 def test_every_ablation_is_known_to_the_paper_recipe() -> None:
-    recipes = [ablate(PAPER, ablation) for ablation in get_args(Ablation)]
-    assert len({*recipes}) == len(get_args(Ablation))
+    recipes = [ablate(PAPER, ablation) for ablation in get_args(AblationName)]
+    assert len({*recipes}) == len(get_args(AblationName))
 
 
 @pytest.mark.parametrize("name", ["base", "teacher", "confidence"])

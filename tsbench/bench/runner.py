@@ -192,9 +192,9 @@ def _check_cell(bench: Bench, spec: CellSpec) -> None:
     from tsbench.data.windows import window_grid
 
     if spec.options is not None:
-        from tsbench.methods.ts_memory.losses import PaperRecipe, ReleasedRecipe, ablate
+        from tsbench.methods.ts_memory.losses import RECIPES, ablate
 
-        ablate(PaperRecipe() if spec.options.recipe == "paper" else ReleasedRecipe(), spec.options.ablation)
+        ablate(RECIPES[spec.options.recipe], spec.options.ablation)
     if spec.device != "cpu":
         from tsbench.backbones.base import resolve_device
 

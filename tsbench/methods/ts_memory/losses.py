@@ -3,32 +3,22 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tsbench.config import AblationName, RecipeName
 from tsbench.errors import TsbenchError
 
 __all__ = [
-    "Ablation",
+    "RECIPES",
     "LossTerms",
     "PaperRecipe",
     "Recipe",
     "ReleasedRecipe",
     "ablate",
     "distillation_loss",
-]
-
-Ablation = Literal[
-    "none",
-    "no-distillation",
-    "no-gate",
-    "no-confidence",
-    "no-regularisation",
-    "no-delta-align",
-    "no-retrieval",
 ]
 
 
@@ -91,8 +81,9 @@ class ReleasedRecipe:
 
 
 Recipe = PaperRecipe | ReleasedRecipe
+RECIPES: dict[RecipeName, Recipe] = {"paper": PaperRecipe(), "released": ReleasedRecipe()}
 
-_PAPER_ABLATIONS: dict[Ablation, dict[str, float]] = {
+_PAPER_ABLATIONS: dict[AblationName, dict[str, float]] = {
     "none": {},
     "no-distillation": {"gate_margin": math.inf},
     "no-gate": {"gate_margin": -math.inf},
@@ -101,7 +92,7 @@ _PAPER_ABLATIONS: dict[Ablation, dict[str, float]] = {
     "no-delta-align": {"eta": 0.0},
     "no-retrieval": {"lambda_align": 0.0, "lambda_reg": 0.0},
 }
-_RELEASED_ABLATIONS: dict[Ablation, dict[str, float]] = {
+_RELEASED_ABLATIONS: dict[AblationName, dict[str, float]] = {
     "none": {},
     "no-distillation": {"mix_floor": 0.0, "mix_span": 0.0, "fixed_confidence": 0.0},
     "no-gate": {"gate_margin": -math.inf},
@@ -111,7 +102,7 @@ _RELEASED_ABLATIONS: dict[Ablation, dict[str, float]] = {
 }
 
 
-def ablate(recipe: Recipe, ablation: Ablation) -> Recipe:
+def ablate(recipe: Recipe, ablation: AblationName) -> Recipe:
     """Return the recipe with one component switched off.
 
     The components are those of the paper's Figure 4, which names but does not define them, and a control:
@@ -133,7 +124,7 @@ def ablate(recipe: Recipe, ablation: Ablation) -> Recipe:
 
 
 def _overrides(
-    recipe: str, ablations: dict[Ablation, dict[str, float]], ablation: Ablation
+    recipe: str, ablations: dict[AblationName, dict[str, float]], ablation: AblationName
 ) -> dict[str, float]:
     if ablation not in ablations:
         raise TsbenchError(f"the {recipe} recipe has no ablation {ablation!r}; use {', '.join(ablations)}")
@@ -169,7 +160,7 @@ def distillation_loss(
     confidence: Tensor | None,
     levels: Sequence[float],
     recipe: Recipe,
-    ablation: Ablation = "none",
+    ablation: AblationName = "none",
 ) -> LossTerms:
     """Compute the training loss of PlugMem on a batch of windows.
 

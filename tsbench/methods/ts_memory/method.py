@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from tsbench.backbones.base import RollOut, resolve_device
 from tsbench.backbones.forecast_cache import FrozenBackbone
-from tsbench.config import PROTOCOL_VERSION, Precision, RecipeName, TsMemoryOptions, digest
+from tsbench.config import PROTOCOL_VERSION, Precision, TsMemoryOptions, digest
 from tsbench.data.windows import WindowGrid, gather_contexts, gather_targets, window_grid
 from tsbench.errors import TsbenchError
 from tsbench.methods.fusion import FusedForecaster, fusion_curve
 from tsbench.methods.task import Fitted, Task
-from tsbench.methods.ts_memory.losses import PaperRecipe, Recipe, ReleasedRecipe, ablate, distillation_loss
+from tsbench.methods.ts_memory.losses import RECIPES, ablate, distillation_loss
 from tsbench.methods.ts_memory.retrieval import KnowledgeBase
 from tsbench.methods.ts_memory.teacher import (
     Teacher,
@@ -34,7 +34,6 @@ _EPOCHS = 20  # the authors' bound
 _WEIGHT_DECAY = 0.01
 _GRADIENT_CLIP = 1.0
 _ROWS_PER_CALL = 256
-_RECIPES: dict[RecipeName, Recipe] = {"paper": PaperRecipe(), "released": ReleasedRecipe()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +150,7 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
         TsbenchError: The backbone forecasts no quantiles, or has no encoder to retrieve with.
     """
     options = task.spec.options or TsMemoryOptions()
-    ablate(_RECIPES[options.recipe], options.ablation)  # refuses combinations that do not exist
+    ablate(RECIPES[options.recipe], options.ablation)  # refuses combinations that do not exist
     levels = frozen.backbone.quantile_levels
     if 0.5 not in levels:
         raise TsbenchError(
@@ -192,7 +191,7 @@ def _train_plugmem(
 ) -> tuple[PlugMem, TrainingReport]:
     spec, profile = task.spec, task.profile
     levels = frozen.backbone.quantile_levels
-    recipe = _RECIPES[options.recipe]
+    recipe = RECIPES[options.recipe]
     windows = train_windows(task)
     pairs = len(windows.queries.starts) * task.channels
     batch_size = min(profile.batch_size, max(1, profile.batch_values // spec.horizon))
