@@ -324,3 +324,13 @@ def test_size_counts_all_files_and_a_cell_is_small(tmp_path: Path) -> None:
     assert len(sizes) == 3
     assert store.size_bytes() == sum(sizes)
     assert max(sizes) < 12_000
+
+
+def test_a_record_of_an_older_protocol_keeps_its_number(tmp_path: Path) -> None:
+    record = make_record(memory_spec())
+    older = replace(record, provenance=replace(record.provenance, protocol=0))
+    store = ResultsStore(tmp_path)
+    store.save(older)
+    (found,) = store.records()
+    assert found.provenance.protocol == 0
+    assert certificate(found)["protocol"] == 0

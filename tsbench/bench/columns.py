@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from tsbench.bench.records import Record
-from tsbench.config import PROTOCOL_VERSION, CellSpec, TsMemoryOptions
+from tsbench.config import CellSpec, TsMemoryOptions
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,6 @@ def certificate(record: Record) -> dict[str, Any]:
         **spec.model_dump(exclude={"options"}),
         **vars(made),
         "key": record.key,
-        "protocol": PROTOCOL_VERSION,
         "variant": variant(spec),
         "windows": record.windows,
         "windows_total": record.windows_total,

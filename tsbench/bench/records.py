@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tsbench.config import CellSpec
+from tsbench.config import PROTOCOL_VERSION, CellSpec
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Provenance:
         created: UTC time the cell finished, ISO 8601.
         wall_s: Seconds the cell took, with what it reused not counted.
         peak_rss_mb: Peak resident memory of the process in MiB.
+        protocol: Version of the evaluation protocol it was made under.
     """
 
     data_sha256: str
@@ -33,6 +34,7 @@ class Provenance:
     created: str
     wall_s: float
     peak_rss_mb: float
+    protocol: int = PROTOCOL_VERSION
 
 
 @dataclass(frozen=True, eq=False)
