@@ -29,6 +29,7 @@ OTHER: dict[str, Any] = {
     "rollout": "expand",
     "checkpoint": "somewhere",
     "test_stride": 3,
+    "train_stride": 20,
     "drop_last": 32,
     "options": None,
     "precision": "bf16",

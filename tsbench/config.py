@@ -33,6 +33,9 @@ PlugMemSizeName = Literal["tiny", "small", "base", "large"]
 _NOT_HASHED = frozenset({"device"})
 """Fields that cannot change a result beyond floating-point noise."""
 
+_NOT_HASHED_WHEN_NONE = frozenset({"train_stride"})
+"""Fields younger than stored results; None does what was done before them, so older keys stay valid."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -199,6 +202,8 @@ class CellSpec(_Frozen):
         rollout: How a backbone extends past its own block.
         checkpoint: Hub id or directory of the backbone's weights; None for the registered ones.
         test_stride: Overrides the profile's stride between test windows.
+        train_stride: Overrides the profile's stride between train windows that are trained on. With one stride
+            for all horizons, the longest horizon's pass over the train windows serves the shorter ones.
         drop_last: Batch size of a loader that drops its last test batch, to reproduce such tables.
         options: TS-Memory's settings; None for other methods.
         precision: Of the memory module's forward passes; the frozen backbone always runs in fp32.
@@ -215,6 +220,7 @@ class CellSpec(_Frozen):
     rollout: RollOutName = "median"
     checkpoint: str | None = None
     test_stride: int | None = Field(None, ge=1)
+    train_stride: int | None = Field(None, ge=1)
     drop_last: int | None = Field(None, ge=1)
     options: TsMemoryOptions | None = None
     precision: Precision = "fp32"
@@ -222,7 +228,8 @@ class CellSpec(_Frozen):
 
     def content_hash(self, *also: str) -> str:
         """Hex digest of every field that can change a result, and of `also` (such as the data's checksum)."""
-        fields = self.model_dump(mode="json", exclude=set(_NOT_HASHED))
+        absent = {name for name in _NOT_HASHED_WHEN_NONE if getattr(self, name) is None}
+        fields = self.model_dump(mode="json", exclude={*_NOT_HASHED, *absent})
         return digest({"protocol": PROTOCOL_VERSION, "spec": fields, "also": list(also)})
 
 

@@ -314,3 +314,20 @@ def test_the_pipeline_runs_on_fracast(
     assert memory.provenance.backbone_identity.startswith("fracast-")
     assert np.isfinite(list(memory.metrics.values())).all()
     assert "already done" in tsbench("eval --dataset demo --profile quick --lookback 48 --horizon 24").stderr
+
+
+def test_one_train_stride_for_two_horizons_trains_on_the_same_origins(
+    tsbench: toy.Cli, store: ResultsStore
+) -> None:
+    arguments = ("--horizon", "24", "48", "--train-stride", "240", *toy.CELL)
+    assert tsbench("run --method ts-memory", *arguments).exit_code == 0
+    strides = {record.spec.method: record.spec.train_stride for record in store.records()}
+    assert strides == {"origin": None, "ts-memory": 240}
+    result = tsbench("report --format markdown")
+    assert "train stride 240" in result.output
+
+
+def test_a_train_stride_off_the_grid_of_the_knowledge_base_is_refused(tsbench: toy.Cli) -> None:
+    result = tsbench("run --method ts-memory --horizon 24 --train-stride 1", *toy.CELL)
+    assert result.exit_code == 2
+    assert "use a multiple of" in result.output

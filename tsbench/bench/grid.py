@@ -48,7 +48,7 @@ def cells(
         with mistakes.noting():
             members += [entry.name for entry in resolve([name])]
     if names["method"] == "origin":
-        seeds, common = (0,), common | {"precision": "fp32"}
+        seeds, common = (0,), common | {"precision": "fp32", "train_stride": None}
     found: dict[CellSpec, None] = {}
     for dataset, horizon, seed, variant in product(
         (*members, *own_data), sorted(horizons, reverse=True), seeds, variants

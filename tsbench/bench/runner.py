@@ -34,6 +34,7 @@ Outcome = TypeVar("Outcome")
 
 _DEFAULT_CACHE_GB = 20.0
 NAIVE_BACKBONES = ("naive-last", "naive-seasonal")
+_UNTRAINED = {"method": "origin", "options": None, "seed": 0, "precision": "fp32", "train_stride": None}
 
 
 @dataclass(eq=False)
@@ -140,7 +141,7 @@ def with_baselines(specs: Iterable[CellSpec]) -> list[CellSpec]:
     """
     ordered: dict[CellSpec, None] = {}
     for spec in specs:
-        plain = spec.model_copy(update={"method": "origin", "options": None, "seed": 0, "precision": "fp32"})
+        plain = spec.model_copy(update=_UNTRAINED)
         for naive in NAIVE_BACKBONES:
             update = {"backbone": naive, "checkpoint": None, "rollout": "median"}
             ordered[plain.model_copy(update=update)] = None
@@ -195,6 +196,10 @@ def _check_cell(bench: Bench, spec: CellSpec) -> None:
         from tsbench.methods.ts_memory.losses import RECIPES, ablate
 
         ablate(RECIPES[spec.options.recipe], spec.options.ablation)
+    if spec.method == "ts-memory" and spec.train_stride:
+        from tsbench.methods.ts_memory.method import train_windows
+
+        train_windows(bench.task(spec))
     if spec.device != "cpu":
         from tsbench.backbones.base import resolve_device
 

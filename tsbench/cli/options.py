@@ -80,6 +80,14 @@ PrecisionChoice = Annotated[
     typer.Option("--precision", help="Of the memory module; bf16 where the processor has it unless given."),
 ]
 TestStride = Annotated[int | None, typer.Option(help="Steps between test windows; overrides the profile.")]
+TrainStride = Annotated[
+    int | None,
+    typer.Option(
+        help="Steps between windows that are trained on; overrides the profile. One stride for several "
+        "horizons lets the longest one's pass serve them all.",
+        min=1,
+    ),
+]
 DropLast = Annotated[
     int | None,
     typer.Option(help="Drop the last incomplete test batch of this size, to reproduce older tables."),

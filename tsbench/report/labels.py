@@ -53,6 +53,8 @@ def method_label(spec: CellSpec) -> str:
             parts.append(f"{ALPHA} by {_SCORES[str(value)]}")
         else:
             parts.append(f"{option.replace('_', ' ').replace('plugmem', 'PlugMem')} {value}")
+    if spec.train_stride:
+        parts.append(f"train stride {spec.train_stride}")
     expand = " (expand roll-out)" if spec.rollout == "expand" else ""
     return ", ".join([name, *parts]) + expand + oracle
 

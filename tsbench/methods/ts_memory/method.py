@@ -82,7 +82,11 @@ class TrainWindows:
 
 
 def train_windows(task: Task) -> TrainWindows:
-    """Train windows within the bounds of the profile."""
+    """Train windows within the bounds of the profile, or at the cell's own stride.
+
+    Raises:
+        TsbenchError: That stride leaves the knowledge base's grid.
+    """
     spec, profile = task.spec, task.profile
 
     def grid(stride: int) -> WindowGrid:
@@ -91,7 +95,12 @@ def train_windows(task: Task) -> TrainWindows:
     rows = grid(1).total * task.channels
     known_stride = -(-rows // profile.max_knowledge_rows)
     pairs = min(profile.max_train_pairs, profile.max_train_values // spec.horizon)
-    return TrainWindows(grid(known_stride), grid(known_stride * max(1, -(-rows // (known_stride * pairs)))))
+    stride = spec.train_stride or known_stride * max(1, -(-rows // (known_stride * pairs)))
+    if stride % known_stride:
+        raise TsbenchError(
+            f"--train-stride {stride} is not on the knowledge base's grid; use a multiple of {known_stride}"
+        )
+    return TrainWindows(grid(known_stride), grid(stride))
 
 
 def load_or_build_teacher(task: Task, frozen: FrozenBackbone, options: TsMemoryOptions) -> Teacher:
