@@ -1,0 +1,1 @@
+"""The synthetic corpus on which a forecaster is pre-trained: no real series is in it."""
