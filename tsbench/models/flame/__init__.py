@@ -1,0 +1,1 @@
+"""Legendre memories, state-space decoder and flow head of the FLAME-style model."""
