@@ -1,7 +1,7 @@
 """Files of a training run: a checkpoint while it runs, weights and report when it is done."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tsbench.fsio import atomic_write
 
 __all__ = [
     "Evaluation",
+    "KeptWeights",
     "Progress",
     "TrainingReport",
     "best_evaluation",
@@ -82,6 +83,19 @@ class Progress:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class KeptWeights:
+    """Copies of the trained tensors beside the model's own.
+
+    Args:
+        best: Those with the lowest validation score so far.
+        average: Their moving average; empty when none is kept.
+    """
+
+    best: dict[str, Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class _Finished:
     """Content of training.json."""
@@ -106,15 +120,12 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_checkpoint(
-    directory: Path,
-    model: nn.Module,
-    optimiser: Optimizer,
-    best_weights: dict[str, Tensor],
-    progress: Progress,
+    directory: Path, model: nn.Module, optimiser: Optimizer, kept: KeptWeights, progress: Progress
 ) -> None:
     """Replace the directory's checkpoint atomically: one safetensors file, progress as JSON in its header."""
     tensors = {f"weights/{name}": tensor for name, tensor in trained_tensors(model).items()}
-    tensors |= {f"best/{name}": tensor for name, tensor in best_weights.items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in kept.best.items()}
+    tensors |= {f"average/{name}": tensor for name, tensor in kept.average.items()}
     for name, parameter in model.named_parameters():
         for moment, tensor in optimiser.state.get(parameter, {}).items():
             tensors[f"{moment}/{name}"] = tensor
@@ -125,18 +136,18 @@ def save_checkpoint(
 
 def resume(
     directory: Path, model: nn.Module, optimiser: Optimizer, fingerprint: str
-) -> tuple[Progress, dict[str, Tensor]]:
+) -> tuple[Progress, KeptWeights]:
     """Load the checkpoint, if there is one, into a model and its AdamW optimiser.
 
     Returns:
-        The progress and the best weights so far, both empty without a checkpoint.
+        The progress and the weights kept so far, both empty without a checkpoint.
 
     Raises:
         TsbenchError: The checkpoint is damaged or has another fingerprint.
     """
     path = directory / _CHECKPOINT
     if not path.exists():
-        return Progress(fingerprint), {}
+        return Progress(fingerprint), KeptWeights()
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -152,7 +163,9 @@ def resume(
             optimiser.state[parameter] = {
                 moment: moments[moment][name].to(parameter.device) for moment in _MOMENTS
             }
-    return progress, _group(tensors, "best")
+    own = trained_tensors(model)
+    average = {name: t.to(own[name].device) for name, t in _group(tensors, "average").items()}
+    return progress, KeptWeights(_group(tensors, "best"), average)
 
 
 def save_finished(

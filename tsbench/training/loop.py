@@ -4,8 +4,9 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from tsbench.config import Precision, Schedule
 from tsbench.errors import TsbenchError
@@ -42,6 +43,8 @@ __all__ = [
 
 Batch = TypeVar("Batch")
 
+_LATER_SETTINGS = ("warmup_steps", "average_decay")  # unused, they leave the fingerprints of older runs valid
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -53,6 +56,10 @@ class TrainingConfig:
         patience: Validations in a row without improvement after which training stops.
         learning_rate: AdamW step size.
         schedule: "constant", or "cosine" for a decay from `learning_rate` to zero over `max_steps`.
+        warmup_steps: First steps over which the learning rate rises linearly.
+        average_decay: Decay of the exponential moving average of the weights that is validated and kept
+            instead of the weights themselves, such as 0.999; 0 keeps none. It starts shorter: after t steps
+            the decay is at most (1 + t) / (10 + t).
         weight_decay: Decoupled weight decay on every trained parameter.
         gradient_clip: Largest allowed global gradient norm.
         seed: Of the dropout; the order of the data is the caller's.
@@ -68,6 +75,8 @@ class TrainingConfig:
     patience: int
     learning_rate: float = 3e-4
     schedule: Schedule = "constant"
+    warmup_steps: int = 0
+    average_decay: float = 0.0
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     seed: int = 42
@@ -77,9 +86,11 @@ class TrainingConfig:
         for name in ("max_steps", "eval_every", "patience", "learning_rate", "gradient_clip"):
             if not getattr(self, name) > 0:
                 raise TsbenchError(f"training: {name} is {getattr(self, name)}; use a positive number")
-        for name in ("weight_decay", "seed"):
+        for name in ("weight_decay", "seed", "warmup_steps", "average_decay"):
             if not getattr(self, name) >= 0:
                 raise TsbenchError(f"training: {name} is {getattr(self, name)}; use zero or more")
+        if self.average_decay >= 1:
+            raise TsbenchError(f"training: average_decay is {self.average_decay}; use a number below 1")
         if self.schedule not in ("constant", "cosine"):
             raise TsbenchError(f"training: unknown schedule {self.schedule!r}; use constant or cosine")
         if self.precision not in ("fp32", "bf16"):
@@ -167,7 +178,10 @@ def train(
     optimiser = torch.optim.AdamW(
         parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    progress, best_weights = resume(checkpoint_dir, model, optimiser, fingerprint)
+    progress, kept = resume(checkpoint_dir, model, optimiser, fingerprint)
+    _wait_for_all()  # the first process may be about to drop the checkpoint
+    if config.average_decay and not kept.average:
+        kept = replace(kept, average=_copies(model))
     while not _should_stop(progress.history, config):
         started = time.perf_counter()
         done = progress.history[-1].step if progress.history else 0
@@ -175,18 +189,26 @@ def train(
         model.train()
         for step in range(done, min(done + config.eval_every, config.max_steps)):
             losses.append(_take_step(model, parameters, optimiser, loss_fn, batches(step), step, config))
+            if config.average_decay:
+                _update_average(kept.average, model, step, config.average_decay)
             if on_progress is not None:
                 on_progress(step + 1, losses[-1])
-        score = _score(model, validate, done + len(losses), config)
+        with _weights_in_use(model, kept.average):
+            score = _score(model, validate, done + len(losses), config)
+            candidate = _copies(model)
         latest = Evaluation(done + len(losses), score, float(np.mean(losses)))
         history = (*progress.history, latest)
         if best_evaluation(history) is latest:
-            best_weights = {name: tensor.clone() for name, tensor in trained_tensors(model).items()}
+            kept = replace(kept, best=candidate)
         progress = Progress(fingerprint, history, progress.seconds + time.perf_counter() - started)
-        save_checkpoint(checkpoint_dir, model, optimiser, best_weights, progress)
+        if _is_first_process():
+            save_checkpoint(checkpoint_dir, model, optimiser, kept, progress)
 
     model.eval()
-    return save_finished(checkpoint_dir, model, best_weights, progress, asdict(config))
+    if _is_first_process():
+        save_finished(checkpoint_dir, model, kept.best, progress, asdict(config))
+    _wait_for_all()
+    return load_finished(checkpoint_dir, model, fingerprint)
 
 
 def load_trained(model: nn.Module, checkpoint_dir: Path) -> TrainingReport:
@@ -224,6 +246,7 @@ def _take_step(
     value = loss.item()
     _require_finite("loss", value, step, config)
     torch.autograd.backward(loss)
+    _average_gradients(parameters)
     norm = nn.utils.clip_grad_norm_(parameters, config.gradient_clip).item()
     _require_finite("gradient norm", norm, step, config)
     for group in optimiser.param_groups:
@@ -234,9 +257,63 @@ def _take_step(
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
     """Learning rate of a step counted from 0; a pure function of it, so that resuming is exact."""
+    rate = config.learning_rate * min(1.0, (step + 1) / (config.warmup_steps + 1))
     if config.schedule == "constant":
-        return config.learning_rate
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / config.max_steps))
+        return rate
+    return rate * 0.5 * (1 + math.cos(math.pi * step / config.max_steps))
+
+
+def _copies(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in trained_tensors(model).items()}
+
+
+def _update_average(average: dict[str, Tensor], model: nn.Module, step: int, decay: float) -> None:
+    current = trained_tensors(model)
+    share = 1 - min(decay, (1 + step) / (10 + step))
+    for name, tensor in average.items():
+        if tensor.is_floating_point():
+            tensor.lerp_(current[name], share)
+        else:
+            tensor.copy_(current[name])
+
+
+@contextmanager
+def _weights_in_use(model: nn.Module, other: dict[str, Tensor]) -> Iterator[None]:
+    """Let the model work with other weights for a while; without any, with its own."""
+    current = trained_tensors(model)
+    own = _copies(model) if other else {}
+    for name, tensor in other.items():
+        current[name].copy_(tensor)
+    try:
+        yield
+    finally:
+        for name, tensor in own.items():
+            current[name].copy_(tensor)
+
+
+def _average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the processes of the group, if there is one."""
+    if not distributed.is_initialized():
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(together)
+    together /= distributed.get_world_size()
+    means = torch.split(together, [gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def _is_first_process() -> bool:
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def _wait_for_all() -> None:
+    if distributed.is_initialized():
+        distributed.barrier()
 
 
 def _score(
@@ -270,5 +347,9 @@ def _should_stop(history: tuple[Evaluation, ...], config: TrainingConfig) -> boo
 
 def _fingerprint(model: nn.Module, config: TrainingConfig) -> str:
     shapes = {name: list(tensor.shape) for name, tensor in trained_tensors(model).items()}
-    content = json.dumps({"config": asdict(config), "shapes": shapes}, sort_keys=True)
+    settings = asdict(config)
+    for name in _LATER_SETTINGS:
+        if not settings[name]:
+            del settings[name]
+    content = json.dumps({"config": settings, "shapes": shapes}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
