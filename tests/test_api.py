@@ -101,6 +101,21 @@ def test_run_takes_several_data_sets_seeds_and_its_own_options() -> None:
     assert Path("elsewhere/records/demo").is_dir()
 
 
+def test_run_scores_sampled_paths_of_a_backbone_that_draws_them() -> None:
+    table = tsbench.run(
+        method="origin",
+        backbone="toy-paths",
+        dataset="demo",
+        horizon=24,
+        lookback=48,
+        profile="quick",
+        samples=10,
+        baselines=False,
+    )
+    assert list(table["samples"]) == [10]
+    assert (table["crps_samples_plain"] > table["crps_samples_fair"]).all()
+
+
 def test_run_measures_a_data_set_of_ones_own(own: Dataset) -> None:
     table = tsbench.run(
         method="origin", backbone="naive-last", dataset=own, horizon=24, lookback=48, profile="quick"
@@ -145,6 +160,10 @@ def test_evaluate_equals_a_loop_over_the_test_windows(stride: int, drop_last: in
     assert scores.mae == pytest.approx(np.abs(errors).mean(), rel=1e-6)
     # The weighted quantile loss of a median alone is the absolute error over the absolute target.
     assert scores.crps == pytest.approx(np.abs(errors).mean() / np.abs(targets).mean(), rel=1e-6)
+    in_data_units = np.abs(errors * train.std(axis=0)).sum((1, 2))
+    sizes = np.stack([np.abs(demo.values[start : start + 24]).sum() for start in starts])
+    for score in (scores.probts_nmae, scores.probts_crps):
+        assert score.mean == pytest.approx((in_data_units / sizes).mean(), rel=1e-6)
 
 
 def test_evaluate_gives_a_users_forecaster_the_figures_of_the_same_registered_one() -> None:

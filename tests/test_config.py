@@ -29,10 +29,11 @@ OTHER: dict[str, Any] = {
     "rollout": "expand",
     "checkpoint": "somewhere",
     "test_stride": 3,
-    "train_stride": 20,
     "drop_last": 32,
     "options": None,
     "precision": "bf16",
+    "train_stride": 20,
+    "samples": 100,
     "device": "cuda:1",
 }
 OTHER_OPTIONS: dict[str, Any] = {
@@ -122,6 +123,17 @@ def test_keys_of_stored_results_stay_valid() -> None:
     assert spec.content_hash("data") == "a0aeec081a05cd4ebb25d8ee674f304766bb32a5242b44a1fdeb8bf275972859"
 
 
+def test_a_spec_from_before_its_youngest_fields_keeps_its_key() -> None:
+    stored = SPEC.model_dump(exclude={"samples", "train_stride"})
+    before = digest({"protocol": config.PROTOCOL_VERSION, "spec": without_device(stored), "also": []})
+    assert CellSpec.model_validate(stored) == SPEC
+    assert SPEC.content_hash() == before
+
+
+def without_device(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name != "device"}
+
+
 def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
     assert digest({"b": 1, "a": [2, None]}) == digest({"a": [2, None], "b": 1})
 
@@ -150,6 +162,7 @@ def test_specs_cannot_be_changed() -> None:
         {"seed": -1},
         {"test_stride": 0},
         {"drop_last": 0},
+        {"samples": 1},
         {"profile": "slow"},
         {"rollout": "sample"},
         {"precision": "fp16"},

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -40,12 +41,31 @@ class Toy(SeasonalNaive):
         return context[:, -24:].clone()
 
 
+@dataclass(frozen=True)
+class Paths(Toy):
+    """Also draws paths: the last day with noise around it, of at most four days."""
+
+    block: ClassVar[int] = 96  # type: ignore[assignment]
+
+    def sample(self, context: torch.Tensor, horizon: int, n: int, seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(len(context), n, horizon, generator=generator)
+        return self.predict(context, horizon)[:, 4, None] + noise
+
+
+def load_paths(options: BackboneOptions) -> Paths:
+    return Paths(options.name, season=24)
+
+
 def load(options: BackboneOptions) -> Toy:
     return Toy(options.name, season=24)
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Register the backbone `toy` and shrink the profile `quick`."""
-    entry = registry.Entry("toy", "toy:load", "repeats the last day")
-    monkeypatch.setitem(registry.BUILT_IN, "backbone", (*registry.BUILT_IN["backbone"], entry))
+    """Register the backbones `toy` and `toy-paths`, and shrink the profile `quick`."""
+    toys = (
+        registry.Entry("toy", "toy:load", "repeats the last day"),
+        registry.Entry("toy-paths", "toy:load_paths", "repeats the last day, and draws paths around it"),
+    )
+    monkeypatch.setitem(registry.BUILT_IN, "backbone", (*registry.BUILT_IN["backbone"], *toys))
     monkeypatch.setitem(PROFILES, "quick", PROFILE)

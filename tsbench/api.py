@@ -32,14 +32,16 @@ def load_dataset(name: str, mirror: Path | None = None) -> "Dataset":
 
 def run(
     method: str = "ts-memory",
-    backbone: str = "fracast",
+    backbone: str | None = None,
     dataset: "str | Dataset | Iterable[str]" = "ETTh1",
     horizon: int | Iterable[int] = 96,
     *,
     lookback: int = 512,
+    fine_tune: bool = False,
     seed: int | Iterable[int] = 0,
     profile: "ProfileName" = "standard",
     options: "TsMemoryOptions | None" = None,
+    samples: int | None = None,
     test_stride: int | None = None,
     results: str | Path = "results",
     mirror: Path | None = None,
@@ -51,13 +53,16 @@ def run(
 
     Args:
         method: Registered method.
-        backbone: Registered backbone.
+        backbone: Registered backbone; None takes flame-small for FLAME and fracast for others.
         dataset: Name or names in the catalogue, or a data set of your own.
         horizon: Forecast steps, one or several.
         lookback: Context steps.
+        fine_tune: Train FLAME on the data set instead of using it zero-shot.
         seed: Seed or seeds.
         profile: "quick", "standard" or "paper".
         options: TS-Memory's settings; None takes the defaults and the profile's PlugMem.
+        samples: Paths to draw per window and channel for the CRPS by samples; None draws none. Only some
+            backbones can, such as flame-small.
         test_stride: Steps between test windows; None takes the profile's.
         results: Directory of the results.
         mirror: Local mirror of the public data.
@@ -93,6 +98,7 @@ def run(
     asked = cells(
         method=method,
         backbone=backbone,
+        fine_tune=fine_tune,
         datasets=names,
         own_data=own,
         horizons=[horizon] if isinstance(horizon, int) else horizon,
@@ -100,6 +106,7 @@ def run(
         variants=(variant,) if method == "ts-memory" else (None,),
         lookback=lookback,
         profile=profile,
+        samples=samples,
         test_stride=test_stride,
         precision=preferred_precision(device),
         device=device,
@@ -127,7 +134,7 @@ def evaluate(
     """Score your own forecaster on the test windows of a data set.
 
     The forecaster sees standardised contexts (mean and standard deviation of the train rows) and is scored
-    in the same units, as the literature does.
+    in the same units, as the literature does, and by ProbTS's NMAE and CRPS in data units too.
 
     Args:
         forecaster: Anything with ``quantile_levels`` and ``predict(context [B, L], horizon) -> [B, Q, H]``.
@@ -153,6 +160,7 @@ def evaluate(
 
     borders = split_borders(dataset.split, len(dataset.values))
     grid = window_grid(borders, "test", lookback, horizon, stride, drop_last)
-    scaled = Scaler.fit(dataset.values[slice(*borders.train)]).transform(dataset.values)
+    scaler = Scaler.fit(dataset.values[slice(*borders.train)])
+    scaled = scaler.transform(dataset.values)
     frozen = FrozenBackbone(cast(Backbone, forecaster), scaled, lookback, directory=None, budget_bytes=0)
-    return score(forecaster, frozen, grid).scores
+    return score(forecaster, frozen, grid, scaler).scores

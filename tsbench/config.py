@@ -33,7 +33,7 @@ PlugMemSizeName = Literal["tiny", "small", "base", "large"]
 _NOT_HASHED = frozenset({"device"})
 """Fields that cannot change a result beyond floating-point noise."""
 
-_NOT_HASHED_WHEN_NONE = frozenset({"train_stride"})
+_NOT_HASHED_WHEN_NONE = frozenset({"samples", "train_stride"})
 """Fields younger than stored results; None does what was done before them, so older keys stay valid."""
 
 
@@ -202,11 +202,12 @@ class CellSpec(_Frozen):
         rollout: How a backbone extends past its own block.
         checkpoint: Hub id or directory of the backbone's weights; None for the registered ones.
         test_stride: Overrides the profile's stride between test windows.
-        train_stride: Overrides the profile's stride between train windows that are trained on. With one stride
-            for all horizons, the longest horizon's pass over the train windows serves the shorter ones.
+        train_stride: Overrides the profile's stride between train windows that are trained on. With one
+            stride for all horizons, the longest one's pass over the train windows serves the shorter ones.
         drop_last: Batch size of a loader that drops its last test batch, to reproduce such tables.
         options: TS-Memory's settings; None for other methods.
         precision: Of the memory module's forward passes; the frozen backbone always runs in fp32.
+        samples: Paths drawn per window and channel for the CRPS by samples; None draws none.
         device: Where it runs, "cpu" or "cuda"; not part of the hash.
     """
 
@@ -224,6 +225,7 @@ class CellSpec(_Frozen):
     drop_last: int | None = Field(None, ge=1)
     options: TsMemoryOptions | None = None
     precision: Precision = "fp32"
+    samples: int | None = Field(None, ge=2)
     device: str = "cpu"
 
     def content_hash(self, *also: str) -> str:

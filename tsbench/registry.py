@@ -65,6 +65,7 @@ class Entry:
 CHRONOS = Requirement("chronos-forecasting", "chronos", "chronos")
 FRACAST = Requirement("fracast", "fracast", "fracast")
 
+_FLAME = "tsbench.backbones.flame:load"
 _BOLT = "tsbench.backbones.chronos:load_bolt"
 BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
     "backbone": (
@@ -73,6 +74,9 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
         Entry(
             "fracast", "tsbench.backbones.fracast:load", "85 thousand parameters, ships in its wheel", FRACAST
         ),
+        Entry("flame-small", _FLAME, "FLAME, 1.6 million parameters; needs --checkpoint"),
+        Entry("flame-base", _FLAME, "FLAME, 5.3 million parameters; needs --checkpoint"),
+        Entry("flame-large", _FLAME, "FLAME, 9.8 million parameters; needs --checkpoint"),
         Entry("chronos-bolt-tiny", _BOLT, "Chronos-Bolt, 9 million parameters", CHRONOS),
         Entry("chronos-bolt-mini", _BOLT, "Chronos-Bolt, 21 million parameters", CHRONOS),
         Entry("chronos-bolt-small", _BOLT, "Chronos-Bolt, 48 million parameters", CHRONOS),
@@ -87,6 +91,7 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
     "method": (
         Entry("origin", "tsbench.methods.origin:fit", "the backbone as it is"),
         Entry("ts-memory", "tsbench.methods.ts_memory.method:fit", "a kNN teacher distilled into PlugMem"),
+        Entry("flame", "tsbench.methods.flame:fit", "FLAME zero-shot, or trained with --fine-tune"),
     ),
 }
 

@@ -1,18 +1,24 @@
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 
+from tsbench.backbones.base import path_sampler
+from tsbench.backbones.flame import make_backbone
 from tsbench.backbones.forecast_cache import FrozenBackbone
-from tsbench.bench.evaluate import evaluate
-from tsbench.data.splits import Borders
+from tsbench.bench.evaluate import evaluate, evaluate_samples
+from tsbench.data.splits import Borders, Scaler
 from tsbench.data.windows import WindowGrid, gather_contexts, gather_targets, window_grid
+from tsbench.errors import TsbenchError
 from tsbench.methods.fusion import FusedForecaster, fuse, predict_windows
 from tsbench.metrics.fusion import ALPHAS
+from tsbench.metrics.samples import score_samples
+from tsbench.metrics.scaled import DefinedMean
 from tsbench.metrics.streaming import ForecastScores, Scores
+from tsbench.models.flame.model import Flame, FlameConfig
 
 CHANNELS, LOOKBACK, HORIZON = 3, 16, 5
 SCALED = np.random.default_rng(6).standard_normal((260, CHANNELS)).cumsum(axis=0).astype(np.float32) / 4
@@ -65,8 +71,8 @@ def assert_same(actual: Scores, expected: Scores, tolerance: float = 1e-12) -> N
         if field.name == "windows":
             for name, values in vars(theirs).items():
                 np.testing.assert_array_equal(getattr(ours, name), values, err_msg=name)
-        elif field.name in ("crps_per_window", "crps_per_channel"):
-            assert ours.mean == pytest.approx(theirs.mean, rel=tolerance)
+        elif isinstance(theirs, DefinedMean):
+            assert ours == replace(theirs, mean=pytest.approx(theirs.mean, rel=tolerance, nan_ok=True))
         else:
             np.testing.assert_allclose(ours, theirs, rtol=tolerance, err_msg=field.name)
 
@@ -160,3 +166,87 @@ def test_fusing_calls_the_companion_only_where_it_counts() -> None:
         predict_windows(FUSED, frozen(), GRID.starts[:4], HORIZON).flatten(0, 1),
         fuse(base, companion, 0.35),
     )
+
+
+def test_scores_in_data_units_take_the_scaler() -> None:
+    units = Scaler(mean=np.array([5.0, -80.0, 0.2]), std=np.array([0.1, 30.0, 2.0]))
+    expected = ForecastScores(BASE.quantile_levels, CHANNELS, HORIZON, units)
+    expected.update(by_hand(0), torch.from_numpy(gather_targets(SCALED, GRID.starts, HORIZON)))
+    assert_same(evaluate(BASE, frozen(), GRID, units).scores, expected.result())
+    assert evaluate(BASE, frozen(), GRID).scores.probts_nmae.n_defined == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Drawer(Fan):
+    """Draws paths around the last value whose noise is that of the seed, or none of it."""
+
+    noise: float = 1.0
+
+    def sample(self, context: torch.Tensor, horizon: int, n: int, seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        offset = torch.linspace(-2, 3, n)[:, None]
+        drawn = torch.randn(len(context), n, horizon, generator=generator)
+        return self.share * context[:, -1:, None] + offset + self.noise * drawn
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_sample_scores_do_not_depend_on_how_many_rows_are_drawn_at_once(
+    monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    steady = Drawer(1.0, noise=0.0)
+    context = torch.from_numpy(gather_contexts(SCALED, GRID.starts, LOOKBACK)).flatten(0, 1)
+    target = torch.from_numpy(gather_targets(SCALED, GRID.starts, HORIZON)).flatten(0, 1)
+    expected = score_samples([(steady.sample(context, HORIZON, 8, 0), target)])
+    monkeypatch.setattr("tsbench.bench.evaluate._VALUES_AT_ONCE", rows * 8 * HORIZON)
+    actual = evaluate_samples(steady, frozen(), GRID, 8, seed=3)
+    np.testing.assert_allclose(list(vars(actual).values()), list(vars(expected).values()), rtol=1e-12)
+
+
+def test_no_more_values_are_held_at_once_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    class Counting(Drawer):
+        def sample(self, context: torch.Tensor, horizon: int, n: int, seed: int) -> torch.Tensor:
+            asked.append((len(context), seed))
+            return super().sample(context, horizon, n, seed)
+
+    monkeypatch.setattr("tsbench.bench.evaluate._VALUES_AT_ONCE", 40 * LOOKBACK)
+    for n in (2, 50):
+        asked.clear()
+        evaluate_samples(Counting(1.0), frozen(), GRID, n, seed=0)
+        rows = [drawn for drawn, _ in asked]
+        assert sum(rows) == len(GRID.starts) * CHANNELS
+        assert max(rows) * max(LOOKBACK, n * HORIZON) <= 40 * LOOKBACK
+        assert len({seed for _, seed in asked}) == len(asked)
+
+
+def test_paths_repeat_with_the_seed_and_change_with_it() -> None:
+    once = evaluate_samples(Drawer(1.0), frozen(), GRID, 8, seed=0)
+    assert evaluate_samples(Drawer(1.0), frozen(), GRID, 8, seed=0) == once
+    other = evaluate_samples(Drawer(1.0), frozen(), GRID, 8, seed=1)
+    assert other != once
+    assert other.crps_fair == pytest.approx(once.crps_fair, rel=0.1)
+
+
+def test_the_paths_of_flame_score_like_its_quantiles() -> None:
+    torch.manual_seed(0)
+    shape = FlameConfig(
+        width=16, heads=2, encoder_layers=1, decoder_layers=1, patch=8, state=4, legendre_order=4
+    )
+    flame = make_backbone("flame-tiny", Flame(shape))
+    over = FrozenBackbone(flame, SCALED, LOOKBACK, None, 0)
+    quantiles, paths = evaluate(flame, over, GRID).scores, evaluate_samples(flame, over, GRID, 200, seed=0)
+    assert paths.width == pytest.approx(quantiles.width, rel=0.02)
+    assert paths.coverage == pytest.approx(quantiles.coverage, abs=0.02)
+    assert paths.crps_fair == pytest.approx(quantiles.crps_unnormalised, rel=0.1)
+    with pytest.raises(TsbenchError, match="flame-tiny draws paths of at most 256 steps, not 257"):
+        path_sampler(flame, 257)
+
+
+@pytest.mark.parametrize(
+    ("forecaster", "message"),
+    [(BASE, "fan forecasts quantiles and draws no paths"), (FUSED, "fan [+] fan forecasts quantiles")],
+)
+def test_a_forecaster_that_draws_no_paths_is_refused(forecaster: Any, message: str) -> None:
+    with pytest.raises(TsbenchError, match=message):
+        evaluate_samples(forecaster, frozen(), GRID, 8, seed=0)

@@ -124,6 +124,30 @@ def test_check_reports_every_mistake_once(workplace: Path, monkeypatch: pytest.M
     assert all(line.startswith(cause) for line, cause in zip(lines, causes, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("spec", "line"),
+    [
+        (
+            cell(samples=10),
+            "toy forecasts quantiles and draws no paths; leave out --samples, or use a backbone ",
+        ),
+        (
+            cell(TARGET, backbone="toy-paths", samples=10),
+            "method 'ts-memory' fuses quantiles and draws no paths",
+        ),
+        (
+            cell(backbone="toy-paths", horizon=97, samples=10),
+            "toy-paths draws paths of at most 96 steps, not 97; leave out --samples or use a shorter horizon",
+        ),
+    ],
+)
+def test_check_finds_that_no_paths_can_be_drawn(bench: Bench, spec: CellSpec, line: str) -> None:
+    with pytest.raises(TsbenchError) as caught:
+        check(bench, with_baselines([spec]))
+    (said,) = str(caught.value).splitlines()
+    assert said.startswith(line)
+
+
 def test_check_looks_at_train_and_validation_rows_only_for_methods_that_use_them(bench: Bench) -> None:
     check(bench, [cell(lookback=2390)])
     with pytest.raises(TsbenchError, match="but the train split has 2400"):
@@ -144,6 +168,48 @@ def test_a_record_tells_what_was_scored_and_how(bench: Bench) -> None:
     assert record.metrics["train_pairs"] > 0
     assert {f"teacher_mae_{split}" for split in ("train", "val")} < record.metrics.keys()
     assert 0 <= record.metrics["gate_open_val"] <= 1
+
+
+def test_probts_scores_are_those_of_the_data_as_they_are(bench: Bench) -> None:
+    record = run_cell(bench, cell(backbone="naive-last", test_stride=50))
+    values = bench.dataset("demo").values
+    starts = np.arange(3200, 3977, 50)
+    targets = np.stack([values[start : start + 24] for start in starts])
+    errors = np.abs(targets - values[starts - 1][:, None])
+    expected = errors.sum((1, 2)) / np.abs(targets).sum((1, 2))
+    assert record.metrics["probts_nmae"] == pytest.approx(expected.mean(), rel=1e-5)
+    assert 0 < record.metrics["probts_crps"] < 2 * record.metrics["probts_nmae"]
+    assert record.metrics["nmae"] == pytest.approx(record.metrics["mae"] / record.metrics["mean_abs_target"])
+
+
+def test_sampled_paths_add_metrics_and_change_no_other(bench: Bench) -> None:
+    spec = cell(backbone="toy-paths", samples=200, test_stride=50)
+    naive_last, naive_seasonal, record = run_cells(bench, with_baselines([spec]))
+    plain = run_cell(bench, cell(backbone="toy-paths", test_stride=50))
+    assert isinstance(naive_last, Record)
+    assert isinstance(naive_seasonal, Record)
+    assert isinstance(record, Record)
+    assert record.key != plain.key
+    own = {name: value for name, value in record.metrics.items() if name not in plain.metrics}
+    assert [*own] == [
+        "samples",
+        "crps_samples",
+        "crps_samples_fair",
+        "crps_samples_plain",
+        "coverage_80_samples",
+        "width_80_samples",
+    ]
+    assert {name: record.metrics[name] for name in plain.metrics} == plain.metrics
+    assert "samples" not in naive_last.metrics | naive_seasonal.metrics
+    assert own["samples"] == 200
+    assert own["width_80_samples"] == pytest.approx(2 * 1.2816, rel=0.02)  # of the toy's normal noise
+    assert own["crps_samples_plain"] > own["crps_samples_fair"]
+    pooled = own["crps_samples_fair"] / record.metrics["mean_abs_target"]
+    assert own["crps_samples"] == pytest.approx(pooled, rel=1e-6)
+    loaded = bench.store.load(record.key)
+    assert loaded is not None
+    assert loaded.spec.samples == 200
+    assert loaded.metrics == record.metrics
 
 
 def test_the_oracle_takes_the_optimum_of_the_test_split_and_is_marked(bench: Bench) -> None:

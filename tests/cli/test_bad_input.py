@@ -44,7 +44,7 @@ def assert_nothing_written(folder: Path) -> None:
         (f"run {TOY} --dataset xyz", "unknown dataset 'xyz'", "known are demo, ETTh1"),
         (f"run {TOY} --backbone fracats", "unknown backbone 'fracats'", "did you mean fracast?"),
         (f"eval {TOY} --method tsmemory", "unknown method 'tsmemory'", "did you mean ts-memory?"),
-        (f"run {TOY} --method xyz", "unknown method 'xyz'", "known: origin, ts-memory"),
+        (f"run {TOY} --method xyz", "unknown method 'xyz'", "known: flame, origin, ts-memory"),
         (
             f"run {TOY} --horizon 801",
             "horizon 801 is longer than the test split of 800 rows",
@@ -63,6 +63,13 @@ def assert_nothing_written(folder: Path) -> None:
             "use a shorter lookback",
         ),
         (f"run {TOY} --test-stride 0", "test_stride is 0", "give another value"),
+        (f"run {TOY} --samples 1", "samples is 1", "greater than or equal to 2; give another value"),
+        (f"run {TOY} --samples 10", "toy forecasts quantiles and draws no paths", "such as flame-small"),
+        (
+            f"run {TOY} --backbone toy-paths --samples 10",
+            "method 'ts-memory' fuses quantiles and draws no paths",
+            "use --method origin",
+        ),
         (
             f"run {TOY} --drop-last 1000",
             "dropping the last incomplete batch of 1000 leaves no test window",

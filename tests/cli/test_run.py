@@ -161,6 +161,24 @@ def test_stride_and_drop_last_choose_the_test_windows(tsbench: toy.Cli, store: R
     assert (record.windows, record.windows_total, record.test_stride) == (128, 777, 5)
 
 
+def test_samples_are_drawn_for_the_backbone_but_not_for_the_naive_rows(
+    tsbench: toy.Cli, store: ResultsStore
+) -> None:
+    line = "run --method origin --horizon 24 --test-stride 50"
+    result = tsbench(f"{line} --samples 20", *toy.CELL, "--backbone", "toy-paths")
+    assert result.exit_code == 0
+    assert result.stderr.count("drawing 20 paths per window and channel") == 1
+    drawn = only([record for record in store.records() if record.spec.samples])
+    assert drawn.spec.backbone == "toy-paths"
+    assert drawn.metrics["samples"] == 20
+    assert 0 < drawn.metrics["coverage_80_samples"] <= 1
+    assert len(store.records()) == 3
+
+    without = tsbench(line, *toy.CELL, "--backbone", "toy-paths")
+    assert without.stderr.count("already done") == 2
+    assert without.stdout == result.stdout  # the tables show the scores that both have
+
+
 def test_threads_are_handed_to_pytorch(tsbench: toy.Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr("torch.set_num_threads", asked.append)

@@ -2,10 +2,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+import scoringrules
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tsbench.data.splits import Scaler
 from tsbench.metrics.point import mae, mse
 from tsbench.metrics.quantile import (
     interval_coverage,
@@ -17,12 +19,14 @@ from tsbench.metrics.scaled import smape
 from tsbench.metrics.streaming import ForecastScores
 
 NINE = tuple(i / 10 for i in range(1, 10))
-FLOATS = ("mse", "mae", "smape", "crps", "crps_unnormalised", "coverage", "width", "mean_abs_target")
+FLOATS = ("mse", "mae", "smape", "crps", "crps_unnormalised", "nmae", "coverage", "width", "mean_abs_target")
+MEANS = ("crps_per_window", "crps_per_channel", "nmae_per_window", "probts_nmae", "probts_crps")
 ARRAYS = ("mse_by_step", "mae_by_step", "mse_by_channel", "mae_by_channel", "pinball_by_channel")
+UNITS = Scaler(mean=np.array([-40.0, 0.3, 1000.0]), std=np.array([7.0, 0.002, 90.0]))
 
 
-def score(forecast, target, batch_size=10**6, levels=NINE):
-    scores = ForecastScores(levels, target.shape[1], target.shape[2])
+def score(forecast, target, batch_size=10**6, levels=NINE, units=None):
+    scores = ForecastScores(levels, target.shape[1], target.shape[2], units)
     for first in range(0, len(target), batch_size):
         scores.update(forecast[first : first + batch_size], target[first : first + batch_size])
     return scores.result()
@@ -31,6 +35,10 @@ def score(forecast, target, batch_size=10**6, levels=NINE):
 def assert_same(result, expected, rtol):
     for name in (*FLOATS, *ARRAYS):
         np.testing.assert_allclose(getattr(result, name), getattr(expected, name), rtol=rtol, err_msg=name)
+    for name in MEANS:
+        actual, wanted = getattr(result, name), getattr(expected, name)
+        mean = pytest.approx(wanted.mean, rel=rtol, nan_ok=True)
+        assert actual == dataclasses.replace(wanted, mean=mean), name
     assert (result.n_windows, result.n_points) == (expected.n_windows, expected.n_points)
 
 
@@ -45,6 +53,7 @@ def test_scores_equal_the_pure_functions(make_batch):
         "mae": mae(target, point),
         "smape": smape(target.flatten(0, 1), point.flatten(0, 1)).mean(),
         "crps": weighted_quantile_loss(target, forecast, NINE).mean,
+        "nmae": weighted_quantile_loss(target, point.unsqueeze(2), [0.5]).mean,
         "crps_unnormalised": weighted_quantile_loss(target, forecast, NINE, "unnormalised").mean,
         "coverage": interval_coverage(target, forecast[:, :, 0], forecast[:, :, 8]),
         "width": interval_width(forecast[:, :, 0], forecast[:, :, 8]),
@@ -70,6 +79,75 @@ def test_crps_variants_equal_the_pure_function(make_batch):
     assert (result.pinball_by_channel / scale).mean() == pytest.approx(sql, rel=2e-6)
 
 
+def test_nmae_is_the_mean_over_windows_of_their_normalised_deviation(make_batch):
+    forecast, target = make_batch(17)
+    point = median_forecast(forecast, NINE).unsqueeze(2)
+    expected = weighted_quantile_loss(target, point, [0.5], "per-window")
+    result = score(forecast, target, batch_size=4)
+    assert result.nmae_per_window == dataclasses.replace(
+        expected, mean=pytest.approx(expected.mean, rel=2e-6)
+    )
+
+
+def in_data_units(standardised, channel_axis=1):
+    shape = [1] * standardised.dim()
+    shape[channel_axis] = -1
+    return standardised.double().numpy() * UNITS.std.reshape(shape) + UNITS.mean.reshape(shape)
+
+
+def test_probts_scores_are_those_of_the_forecasts_brought_back_to_data_units(make_batch):
+    forecast, target = make_batch(18)
+    data, y = in_data_units(forecast), in_data_units(target)
+    pinball = scoringrules.crps_quantile(y, data, NINE, m_axis=2)
+    errors = np.abs(y - data[:, :, 4])
+    size = np.abs(y).sum((1, 2))
+    result = score(forecast, target, batch_size=5, units=UNITS)
+    assert result.probts_nmae.mean == pytest.approx((errors.sum((1, 2)) / size).mean(), rel=2e-6)
+    assert result.probts_crps.mean == pytest.approx((pinball.sum((1, 2)) / size).mean(), rel=2e-6)
+    assert result.probts_crps.n_defined == len(target)
+    # channels weigh by their unit here, so the standardised counterparts are other figures
+    assert result.probts_nmae.mean != pytest.approx(result.nmae_per_window.mean, rel=0.1)
+
+
+def test_units_change_no_other_score(make_batch):
+    forecast, target = make_batch(19)
+    with_units, without = score(forecast, target, units=UNITS), score(forecast, target)
+    undefined = dataclasses.replace(
+        with_units, probts_nmae=without.probts_nmae, probts_crps=without.probts_crps
+    )
+    assert_same(undefined, without, rtol=0)
+    assert without.probts_nmae.n_undefined == without.probts_crps.n_undefined == len(target)
+    assert np.isnan([without.probts_nmae.mean, without.probts_crps.mean]).all()
+
+
+def test_when_the_data_are_standardised_already_then_probts_scores_are_their_counterparts(make_batch):
+    identity = Scaler(mean=np.zeros(3), std=np.ones(3))
+    result = score(*make_batch(20), units=identity)
+    assert result.probts_nmae.mean == pytest.approx(result.nmae_per_window.mean, rel=1e-6)
+    assert result.probts_crps.mean == pytest.approx(result.crps_per_window.mean, rel=1e-6)
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(st.lists(st.floats(0.1, 1e6), min_size=3, max_size=3), st.integers(0, 1000))
+def test_windows_of_zeros_stay_zero_through_standardisation_and_are_left_out(make_batch, means, seed):
+    rng = np.random.default_rng(seed)
+    scaler = Scaler(mean=np.array(means), std=np.array(means) * rng.uniform(0.1, 3, 3))
+    data = rng.uniform(0.01, 1, (6, 3, 4)) * np.array(means)[:, None]
+    data[2], data[4, :2] = 0, 0
+    target = torch.from_numpy(scaler.transform(data.transpose(0, 2, 1)).transpose(0, 2, 1).copy())
+    result = score(torch.zeros(6, 3, 9, 4), target, units=scaler)
+    assert (result.probts_nmae.n_defined, result.probts_nmae.n_undefined) == (5, 1)
+    errors = np.abs(data - scaler.mean[:, None]).sum((1, 2))
+    size = data.sum((1, 2))
+    kept = size > 0
+    assert result.probts_nmae.mean == pytest.approx((errors[kept] / size[kept]).mean(), rel=1e-4)
+
+
+def test_units_of_another_number_of_channels_are_refused():
+    with pytest.raises(ValueError, match=r"units must be \[4\]"):
+        ForecastScores(NINE, 4, 1, UNITS)
+
+
 def test_window_errors_equal_the_scores_of_each_window_alone(make_batch):
     forecast, target = make_batch(2)
     windows = score(forecast, target, batch_size=7).windows
@@ -91,7 +169,8 @@ def test_pooled_crps_is_the_ratio_of_the_window_sums(make_batch):
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_scores_do_not_depend_on_the_batch_size(make_batch, batch_size):
     forecast, target = make_batch(4, windows=130, horizon=37)
-    assert_same(score(forecast, target, batch_size), score(forecast, target), rtol=1e-12)
+    actual = score(forecast, target, batch_size, units=UNITS)
+    assert_same(actual, score(forecast, target, units=UNITS), rtol=1e-12)
 
 
 def test_scores_do_not_depend_on_the_order_of_windows(make_batch):
@@ -143,19 +222,20 @@ def test_when_levels_do_not_reach_the_interval_then_coverage_is_undefined(make_b
 
 def test_point_only_forecasts_have_no_crps_and_no_coverage(make_batch):
     forecast, target = make_batch(10, levels=1)
-    result = score(forecast, target, levels=())
+    result = score(forecast, target, levels=(), units=UNITS)
     assert result.mse == pytest.approx(mse(target, forecast[:, :, 0]), rel=1e-6)
     undefined = (result.crps, result.crps_per_window.mean, result.crps_per_channel.mean, result.coverage)
     assert np.isnan(undefined).all()
-    assert np.isnan(result.windows.pinball).all()
+    assert np.isnan([result.probts_crps.mean, *result.windows.pinball]).all()
+    assert np.isfinite([result.nmae, result.nmae_per_window.mean, result.probts_nmae.mean]).all()
     assert np.isfinite([result.smape, *result.mse_by_step, *result.windows.mae]).all()
 
 
 def test_when_every_target_is_zero_then_only_the_normalised_crps_is_undefined(make_batch):
     forecast, target = make_batch(11)
     result = score(forecast, torch.zeros_like(target))
-    assert np.isnan(result.crps)
-    assert result.crps_per_window.n_undefined == len(target)
+    assert np.isnan([result.crps, result.nmae]).all()
+    assert result.crps_per_window.n_undefined == result.nmae_per_window.n_undefined == len(target)
     assert result.crps_unnormalised > 0
 
 

@@ -47,3 +47,14 @@ def test_an_oracle_row_is_never_the_best_of_a_summary() -> None:
     (table,) = summary_tables(records, "mse")
     assert [cell.best for cell in table.rows[0][2:]] == [False, True, False]
     assert "**0.4000**" in render([table], "markdown")
+
+
+def test_of_two_settings_of_a_data_set_the_one_with_more_methods_is_shown() -> None:
+    records = [
+        make_record(origin_spec(), mse=0.41, stride=4),
+        make_record(origin_spec(), mse=0.42, stride=8),
+        make_record(memory_spec(), mse=0.40, stride=8),
+    ]
+    (table,) = summary_tables(records, "mse")
+    assert [[cell.text for cell in row[2:]] for row in table.rows] == [["0.4200", "0.4000"]]
+    assert "every setting" in " ".join(table.notes)

@@ -136,6 +136,13 @@ def test_records_that_do_not_compare_never_share_a_table(other: Record) -> None:
     assert not any(cell.best for row in alone.rows for cell in row)
 
 
+def test_a_cell_with_sampled_paths_shares_the_row_of_the_same_cell_without() -> None:
+    later = make_record(origin_spec(samples=100), extra={"samples": 100.0}, created="2026-01-03T00:00:00Z")
+    (table,) = comparison_tables([later, *small_table()])
+    assert len(table.rows) == len(small_table())
+    assert [row["samples"] for row in table.data if "samples" in row] == [100.0]
+
+
 def test_the_title_states_the_setting() -> None:
     (table,) = comparison_tables([make_record(origin_spec(drop_last=32))])
     assert table.title == (

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 
@@ -46,6 +46,28 @@ class Forecaster(Protocol):
         Returns:
             [B, Q, H] float32 in the context's units and on its device, ascending along Q. A row depends on
             its own context only, never on the rest of the batch.
+        """
+
+
+@runtime_checkable
+class SampleForecaster(Forecaster, Protocol):
+    """A forecaster that also draws paths, such as FLAME with its flow."""
+
+    @property
+    def block(self) -> int | None:
+        """Steps of the longest path; None when there is no bound."""
+
+    def sample(self, context: torch.Tensor, horizon: int, n: int, seed: int) -> torch.Tensor:
+        """Draw joint paths of the `horizon` steps after each context.
+
+        Args:
+            context: [B, L] float32, oldest first, no NaN.
+            horizon: H, at most `block`.
+            n: Paths per context.
+            seed: Of the draws; equal arguments give equal paths.
+
+        Returns:
+            [B, n, H] float32 in the context's units and on its device, independent between contexts.
         """
 
 
@@ -133,6 +155,25 @@ def choose_rollout(options: BackboneOptions, *supported: RollOut) -> RollOut:
             f"backbone '{options.name}' has no roll-out '{options.rollout}'; use {' or '.join(supported)}"
         )
     return options.rollout
+
+
+def path_sampler(forecaster: Forecaster, horizon: int) -> SampleForecaster:
+    """Return a forecaster that draws paths of this length: the one given, if it can.
+
+    Raises:
+        TsbenchError: It draws none, or only shorter ones.
+    """
+    if not isinstance(forecaster, SampleForecaster):
+        raise TsbenchError(
+            f"{forecaster.name} forecasts quantiles and draws no paths; leave out --samples, or use "
+            "a backbone that draws, such as flame-small"
+        )
+    if forecaster.block is not None and horizon > forecaster.block:
+        raise TsbenchError(
+            f"{forecaster.name} draws paths of at most {forecaster.block} steps, not {horizon}; leave out "
+            "--samples or use a shorter horizon"
+        )
+    return forecaster
 
 
 def hash_weights(module: torch.nn.Module, settings: Mapping[str, object]) -> str:

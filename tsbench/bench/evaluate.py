@@ -3,14 +3,19 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from tsbench.backbones.base import Forecaster
+from tsbench.backbones.base import Forecaster, SampleForecaster, path_sampler
 from tsbench.backbones.forecast_cache import FrozenBackbone
-from tsbench.data.windows import WindowGrid, gather_targets
+from tsbench.data.windows import WindowGrid, gather_contexts, gather_targets
 from tsbench.methods.fusion import FusedForecaster, fuse, predict_windows
 from tsbench.metrics.fusion import FusionCurve, FusionScores
-from tsbench.metrics.streaming import ForecastScores, Scores
+from tsbench.metrics.samples import SampleScores, score_samples
+from tsbench.metrics.streaming import ForecastScores, Scores, Units
+
+# Sampled or context values held at once: 64 MB, a few times that while they are sorted.
+_VALUES_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +31,9 @@ class Evaluation:
     curve: FusionScores | None
 
 
-def evaluate(forecaster: Forecaster, frozen: FrozenBackbone, grid: WindowGrid) -> Evaluation:
+def evaluate(
+    forecaster: Forecaster, frozen: FrozenBackbone, grid: WindowGrid, units: Units | None = None
+) -> Evaluation:
     """Score a forecaster on a grid of windows in constant memory.
 
     Base forecasts come from the cache of the frozen backbone where the forecaster is that backbone or is
@@ -37,8 +44,9 @@ def evaluate(forecaster: Forecaster, frozen: FrozenBackbone, grid: WindowGrid) -
         forecaster: What to score.
         frozen: The backbone over the scaled data set, with its cache.
         grid: Which windows.
+        units: The scaler of the data set; without it, scores in data units are NaN.
     """
-    scores = ForecastScores(forecaster.quantile_levels, frozen.scaled.shape[1], grid.horizon)
+    scores = ForecastScores(forecaster.quantile_levels, frozen.scaled.shape[1], grid.horizon, units)
     curve = FusionCurve(forecaster.quantile_levels) if isinstance(forecaster, FusedForecaster) else None
     for part, forecast, parts in _forecasts(forecaster, frozen, grid):
         target = torch.from_numpy(gather_targets(frozen.scaled, grid.starts[part], grid.horizon))
@@ -46,6 +54,46 @@ def evaluate(forecaster: Forecaster, frozen: FrozenBackbone, grid: WindowGrid) -
         if curve is not None and parts is not None:
             curve.update(*parts, target)
     return Evaluation(scores.result(), curve.result() if curve is not None else None)
+
+
+def evaluate_samples(
+    forecaster: Forecaster, frozen: FrozenBackbone, grid: WindowGrid, n: int, seed: int
+) -> SampleScores:
+    """Draw and score sampled paths on a grid of windows in constant memory.
+
+    The paths repeat exactly on one kind of device. They are drawn chunk by chunk, each chunk from a seed of
+    its own, so other windows or another number of paths draw other ones.
+
+    Args:
+        forecaster: What draws.
+        frozen: Gives the scaled data and the lookback.
+        grid: Which windows.
+        n: Paths per window and channel, 2 or more.
+        seed: Of the draws.
+
+    Returns:
+        Scores in standardised units.
+
+    Raises:
+        TsbenchError: The forecaster draws no paths, or none of that length.
+    """
+    return score_samples(_paths(path_sampler(forecaster, grid.horizon), frozen, grid, n, seed))
+
+
+def _paths(
+    forecaster: SampleForecaster, frozen: FrozenBackbone, grid: WindowGrid, n: int, seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Paths [R, n, H] and targets [R, H] of consecutive windows x channels."""
+    rows = max(1, _VALUES_AT_ONCE // max(n * grid.horizon, frozen.lookback))
+    windows = max(1, rows // frozen.scaled.shape[1])
+    for first in range(0, len(grid.starts), windows):
+        starts = grid.starts[first : first + windows]
+        context = torch.from_numpy(gather_contexts(frozen.scaled, starts, frozen.lookback)).flatten(0, 1)
+        target = torch.from_numpy(gather_targets(frozen.scaled, starts, grid.horizon)).flatten(0, 1)
+        chunks = zip(torch.split(context, rows), torch.split(target, rows), strict=True)
+        for place, (contexts, targets) in enumerate(chunks):
+            own_seed = int(np.random.SeedSequence((seed, first, place)).generate_state(1)[0])
+            yield forecaster.sample(contexts, grid.horizon, n, own_seed), targets
 
 
 def _forecasts(

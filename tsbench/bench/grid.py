@@ -7,31 +7,35 @@ from typing import Any
 from tsbench.bench.mistakes import Mistakes
 from tsbench.config import CellSpec, TeacherOptions, TsMemoryOptions
 from tsbench.data.catalog import resolve
+from tsbench.errors import TsbenchError
 from tsbench.registry import Kind, find
 
 
 def cells(
     *,
     method: str,
-    backbone: str,
+    backbone: str | None,
     datasets: Iterable[str],
     horizons: Iterable[int],
     seeds: Iterable[int],
     variants: Sequence[TsMemoryOptions | None],
+    fine_tune: bool = False,
     own_data: Collection[str] = (),
     **common: Any,
 ) -> list[CellSpec]:
     """Every combination, data set by data set, the longest horizon first so that shorter ones reuse its pass.
 
-    Where nothing is trained (Origin), seed and precision change nothing: there is one cell for all of them.
+    Where nothing is trained (Origin), seed and precision change no forecast: there is one cell for all of
+    them, with seed 0, which is also that of its sampled paths.
 
     Args:
         method: Name or alias of a method.
-        backbone: Name or alias of a backbone.
+        backbone: Name or alias of a backbone; None takes flame-small for FLAME and fracast for others.
         datasets: Names of data sets or groups of the catalogue.
         horizons: Forecast steps.
         seeds: Seeds.
         variants: TS-Memory settings; (None,) for other methods.
+        fine_tune: Train FLAME on the data set. Zero-shot, FLAME is its backbone as it is: an Origin cell.
         own_data: Names of data sets that are not in the catalogue.
         **common: Further fields that all cells share.
 
@@ -39,7 +43,10 @@ def cells(
         TsbenchError: Names are unknown or values out of range; one line per mistake.
     """
     mistakes = Mistakes()
-    names: dict[Kind, str] = {"method": method, "backbone": backbone}
+    names: dict[Kind, str] = {
+        "method": method,
+        "backbone": backbone or ("flame-small" if method == "flame" else "fracast"),
+    }
     for kind, typed in names.items():
         with mistakes.noting():
             names[kind] = find(kind, typed).name
@@ -47,6 +54,8 @@ def cells(
     for name in datasets:
         with mistakes.noting():
             members += [entry.name for entry in resolve([name])]
+    with mistakes.noting():
+        names["method"] = _trained_method(names, fine_tune)
     if names["method"] == "origin":
         seeds, common = (0,), common | {"precision": "fp32", "train_stride": None}
     found: dict[CellSpec, None] = {}
@@ -58,6 +67,18 @@ def cells(
             found[CellSpec.model_validate(names | fields)] = None
     mistakes.raise_any()
     return list(found)
+
+
+def _trained_method(names: dict[Kind, str], fine_tune: bool) -> str:
+    """FLAME zero-shot is Origin on its backbone."""
+    method, backbone = names["method"], names["backbone"]
+    if fine_tune and method != "flame":
+        raise TsbenchError(f"--fine-tune belongs to --method flame, not to {method}; leave it out")
+    if method == "flame" and not backbone.startswith("flame-"):
+        raise TsbenchError(
+            f"method 'flame' is a model of its own, not an adapter of {backbone}; use --backbone flame-small"
+        )
+    return "origin" if method == "flame" and not fine_tune else method
 
 
 def variants(

@@ -79,7 +79,7 @@ class Record:
     Attributes:
         key: Content hash of the spec, the data and the protocol; the file name.
         spec: What was asked for.
-        metrics: Score name to value: mse, mae, crps, smape, coverage_80, width_80, crps variants, and the
+        metrics: Score name to value: mse, mae, crps, smape, nmae, coverage_80, width_80, variants, and the
             method's diagnostics (teacher_mae_train, gate_open_train, oracle_mse, ...).
         windows: Test windows scored.
         windows_total: Test windows at stride 1, none dropped.

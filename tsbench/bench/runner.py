@@ -10,10 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from tsbench.bench.mistakes import Mistakes
-from tsbench.bench.records import Failure, FusionCurves, Record, WindowScores
+from tsbench.bench.records import Failure, Record, WindowScores
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec, TsMemoryOptions, profile
 from tsbench.data.catalog import CollectionEntry
@@ -26,9 +24,7 @@ from tsbench.registry import find, load
 
 if TYPE_CHECKING:
     from tsbench.backbones.forecast_cache import FrozenBackbone
-    from tsbench.bench.evaluate import Evaluation
     from tsbench.methods.task import Fitted, Task
-    from tsbench.metrics.fusion import FusionScores
 
 Outcome = TypeVar("Outcome")
 
@@ -137,13 +133,14 @@ def cache_budget() -> int:
 def with_baselines(specs: Iterable[CellSpec]) -> list[CellSpec]:
     """Put the rows in front that every table needs: both naive forecasts, the backbone alone, the control.
 
-    The control of a TS-Memory cell trains the same memory module on the same pairs without a teacher.
+    The control of a TS-Memory cell trains the same memory module on the same pairs without a teacher. The
+    naive forecasts draw no paths, so theirs are cells without sampled paths.
     """
     ordered: dict[CellSpec, None] = {}
     for spec in specs:
         plain = spec.model_copy(update=_UNTRAINED)
         for naive in NAIVE_BACKBONES:
-            update = {"backbone": naive, "checkpoint": None, "rollout": "median"}
+            update = {"backbone": naive, "checkpoint": None, "rollout": "median", "samples": None}
             ordered[plain.model_copy(update=update)] = None
         ordered[plain] = None
         if spec.method == "ts-memory":
@@ -210,6 +207,20 @@ def _check_cell(bench: Bench, spec: CellSpec) -> None:
     if method.name != "origin":
         window_grid(borders, "val", spec.lookback, spec.horizon)
         window_grid(borders, "train", spec.lookback, spec.horizon)
+    if spec.samples is not None:
+        _check_samples(bench, spec)
+
+
+def _check_samples(bench: Bench, spec: CellSpec) -> None:
+    """Only the backbone itself can tell whether it draws paths, so it is loaded."""
+    from tsbench.backbones.base import path_sampler
+
+    path_sampler(bench.backbone(spec), spec.horizon)
+    if spec.method == "ts-memory":
+        raise TsbenchError(
+            "method 'ts-memory' fuses quantiles and draws no paths; "
+            "leave out --samples or use --method origin"
+        )
 
 
 def run_cell(bench: Bench, spec: CellSpec) -> Record:
@@ -223,8 +234,9 @@ def run_cell(bench: Bench, spec: CellSpec) -> Record:
     if done is not None:
         bench.progress("already done")
         return done
-    from tsbench.bench.evaluate import evaluate
+    from tsbench.bench.evaluate import evaluate, evaluate_samples
     from tsbench.bench.provenance import provenance
+    from tsbench.bench.scores import cell_metrics, fusion_curves, sample_metrics
 
     started = time.perf_counter()
     task = bench.task(spec)
@@ -232,15 +244,20 @@ def run_cell(bench: Bench, spec: CellSpec) -> Record:
     fitted = load("method", spec.method)(task, frozen)
     grid = task.test_windows()
     bench.progress(f"evaluating on {len(grid.starts)} of {grid.total} test windows")
-    evaluation = evaluate(fitted.forecaster, frozen, grid)
+    evaluation = evaluate(fitted.forecaster, frozen, grid, task.scaler)
     alpha = getattr(fitted.forecaster, "alpha", None)
     if spec.options is not None and spec.options.alpha_policy == "oracle" and evaluation.curve is not None:
         alpha = evaluation.curve.best(spec.options.alpha_criterion)
-        evaluation = evaluate(_with_alpha(fitted, alpha), frozen, grid)
+        evaluation = evaluate(_with_alpha(fitted, alpha), frozen, grid, task.scaler)
+    metrics = cell_metrics(task, fitted, evaluation)
+    if spec.samples is not None:
+        bench.progress(f"drawing {spec.samples} paths per window and channel")
+        drawn = evaluate_samples(fitted.forecaster, frozen, grid, spec.samples, spec.seed)
+        metrics |= sample_metrics(spec.samples, drawn)
     record = Record(
         key=key,
         spec=spec,
-        metrics=_metrics(task, fitted, evaluation),
+        metrics=metrics,
         windows=len(grid.starts),
         windows_total=grid.total,
         test_stride=grid.stride,
@@ -256,7 +273,7 @@ def run_cell(bench: Bench, spec: CellSpec) -> Record:
             pinball=evaluation.scores.windows.pinball,
             abs_target=evaluation.scores.windows.abs_target,
         ),
-        curves=_curves(fitted, evaluation),
+        curves=fusion_curves(fitted, evaluation),
     )
     bench.store.save(record)
     return record
@@ -337,42 +354,3 @@ def _with_alpha(fitted: "Fitted", alpha: float) -> Any:
 
     assert isinstance(fitted.forecaster, FusedForecaster)
     return replace(fitted.forecaster, alpha=alpha)
-
-
-def _metrics(task: "Task", fitted: "Fitted", evaluation: "Evaluation") -> dict[str, float]:
-    from tsbench.metrics.scaled import mean_defined, seasonal_error
-
-    spec, scores = task.spec, evaluation.scores
-    in_sample = seasonal_error(task.scaled[slice(*task.borders.train)], task.dataset.season)
-    scale = np.where(in_sample > 0, in_sample, np.nan)
-    metrics = {
-        "mse": scores.mse,
-        "mae": scores.mae,
-        "crps": scores.crps,
-        "smape": scores.smape,
-        "crps_unnormalised": scores.crps_unnormalised,
-        "crps_per_window": scores.crps_per_window.mean,
-        "crps_per_channel": scores.crps_per_channel.mean,
-        "crps_sql": mean_defined(scores.pinball_by_channel / scale).mean,
-        "coverage_80": scores.coverage,
-        "width_80": scores.width,
-        "mean_abs_target": scores.mean_abs_target,
-        **fitted.diagnostics,
-    }
-    if evaluation.curve is not None and spec.options is not None:
-        best = evaluation.curve.best(spec.options.alpha_criterion)
-        place = list(evaluation.curve.alpha).index(best)
-        metrics |= {"oracle_alpha": best} | {
-            f"oracle_{name}": float(getattr(evaluation.curve, name)[place]) for name in ("mse", "mae", "crps")
-        }
-    return metrics
-
-
-def _curves(fitted: "Fitted", evaluation: "Evaluation") -> FusionCurves | None:
-    if evaluation.curve is None or fitted.validation_curve is None:
-        return None
-
-    def arrays(curve: "FusionScores") -> dict[str, Any]:
-        return {"mse": curve.mse, "mae": curve.mae, "crps": curve.crps}
-
-    return FusionCurves(evaluation.curve.alpha, arrays(fitted.validation_curve), arrays(evaluation.curve))

@@ -48,10 +48,11 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
     @app.command(name, cls=Command, help=f"{summary}\n\n{examples}")
     def stage(
         method: opt.Method = "ts-memory",
-        backbone: opt.Backbone = "fracast",
+        backbone: opt.Backbone = None,
         dataset: opt.Datasets = [],
         horizon: opt.Horizons = [96],
         lookback: opt.Lookback = 512,
+        fine_tune: opt.FineTune = False,
         seed: opt.Seeds = [0],
         profile: opt.Profile = "standard",
         exclusion: opt.Exclusions = [opt.ExclusionName.TARGET],
@@ -63,6 +64,7 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
         alpha_criterion: opt.Criterion = "crps",
         rollout: opt.RollOut = "median",
         checkpoint: opt.Checkpoint = None,
+        samples: opt.Samples = None,
         test_stride: opt.TestStride = None,
         train_stride: opt.TrainStride = None,
         drop_last: opt.DropLast = None,
@@ -89,6 +91,7 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
         asked = cells(
             method=method,
             backbone=backbone,
+            fine_tune=fine_tune,
             datasets=dataset or ([] if bench.own_data else ["ETTh1"]),
             own_data=bench.own_data,
             horizons=horizon,
@@ -98,6 +101,7 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
             profile=profile,
             rollout=rollout,
             checkpoint=checkpoint,
+            samples=samples,
             test_stride=test_stride,
             train_stride=train_stride,
             drop_last=drop_last,
@@ -173,6 +177,7 @@ _stage(
     "backbone alone and the no-retrieval control beside the method. Every stage reuses what is there: an "
     "interrupted run continues where it stopped.",
     "Example: `tsbench run --method ts-memory --backbone fracast --dataset ETTh1 --horizon 96`\n\n"
+    "Example: `tsbench run --method flame --dataset ETTh1 --horizon 96 192 336 720`\n\n"
     "Example: `tsbench run --dataset demo --profile quick`\n\n"
     "Example: `tsbench run --csv sales.csv --freq 1D --split 0.7,0.1,0.2 --horizon 28 --lookback 112`",
     _run,

@@ -38,7 +38,16 @@ class Ablation(StrEnum):
 
 
 Method = Annotated[str, typer.Option(help="How the backbone is adapted; see `tsbench list methods`.")]
-Backbone = Annotated[str, typer.Option(help="Frozen model; see `tsbench list backbones`.")]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        help="Frozen model; see `tsbench list backbones`. Unless given: flame-small for --method flame, "
+        "fracast for the others."
+    ),
+]
+FineTune = Annotated[
+    bool, typer.Option("--fine-tune", help="Train FLAME's weights on the train split; without it: zero-shot.")
+]
 Datasets = Annotated[
     list[str], typer.Option("--dataset", help="Data sets; see `tsbench list datasets`. Several may follow.")
 ]
@@ -78,6 +87,13 @@ PlugMem = Annotated[
 PrecisionChoice = Annotated[
     Precision | None,
     typer.Option("--precision", help="Of the memory module; bf16 where the processor has it unless given."),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        help="Also draw this many paths per window and channel and score them (CRPS by samples); for "
+        "backbones that draw paths: the FLAME family."
+    ),
 ]
 TestStride = Annotated[int | None, typer.Option(help="Steps between test windows; overrides the profile.")]
 TrainStride = Annotated[

@@ -232,11 +232,16 @@ def sample_crps(
     """
     if samples.shape[:-2] + samples.shape[-1:] != y.shape:
         raise ValueError(f"samples {tuple(samples.shape)} do not fit targets {tuple(y.shape)}")
-    n = samples.shape[-2]
+    return ordered_crps(y, samples.sort(dim=-2).values, estimator)
+
+
+def ordered_crps(y: torch.Tensor, ordered: torch.Tensor, estimator: Literal["fair", "plain"]) -> torch.Tensor:
+    """`sample_crps` of samples [..., S, H] that ascend along S already."""
+    n = ordered.shape[-2]
     if estimator == "fair" and n < 2:
         raise ValueError("the fair estimator needs two samples or more")
     pairs = n * (n - 1) if estimator == "fair" else n * n
-    deviation = (samples - y.unsqueeze(-2)).sort(dim=-2).values
+    deviation = ordered - y.unsqueeze(-2)
     rank = torch.arange(1, n + 1, dtype=deviation.dtype, device=deviation.device)
     half_spread = ((2 * rank - n - 1).unsqueeze(-1) * deviation).sum(-2) / pairs
     return deviation.abs().mean(-2) - half_spread

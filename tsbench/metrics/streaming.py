@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,8 +14,20 @@ from tsbench.metrics.scaled import DefinedMean, mean_defined
 _INTERVAL = (0.1, 0.9)  # the central 80 % interval
 
 # Rows of the table of sums over steps that each batch is reduced to, per (window, channel).
-_N_SUMS = 7
-_SQUARED, _ABSOLUTE, _SMAPE, _PINBALL, _TARGET, _COVERED, _WIDTH = range(_N_SUMS)
+_N_SUMS = 8
+_SQUARED, _ABSOLUTE, _SMAPE, _PINBALL, _TARGET, _COVERED, _WIDTH, _DATA_TARGET = range(_N_SUMS)
+
+
+class Units(Protocol):
+    """How standardised values read in data units: value * std + mean, per channel. A `Scaler` is one."""
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """[C] in data units."""
+
+    @property
+    def std(self) -> NDArray[np.float64]:
+        """[C] in data units, positive."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +47,8 @@ class WindowErrors:
 class Scores:
     """Every figure of one pass over W windows of C channels and H steps.
 
-    Point-only forecasts have NaN for all CRPS figures, coverage and width.
+    Point-only forecasts have NaN for all CRPS figures, coverage and width. The two ``probts`` scores are in
+    data units, all others in the units of the batches; without `Units` they are undefined for every window.
     """
 
     levels: tuple[float, ...]  # CRPS figures on different levels do not compare
@@ -47,6 +61,10 @@ class Scores:
     crps_unnormalised: float  # mean of 2 rho
     crps_per_window: DefinedMean
     crps_per_channel: DefinedMean
+    nmae: float  # sum of |e| / sum of |y|, e the error of the median; NaN when every target is zero
+    nmae_per_window: DefinedMean
+    probts_nmae: DefinedMean  # nmae_per_window in data units
+    probts_crps: DefinedMean  # crps_per_window in data units
     coverage: float  # share of targets inside the 80 % interval; NaN when the levels do not reach it
     width: float  # mean width of that interval
     mean_abs_target: float  # crps_unnormalised / crps
@@ -62,19 +80,38 @@ class ForecastScores:
     """Accumulates the scores of one forecaster over batches of windows.
 
     Elementwise work runs in float32 on the device of the batch, sums in float64, so the result does not
-    depend on the batch size or the order of windows. Memory grows by four float32 per window only. The point
+    depend on the batch size or the order of windows. Memory grows by six float32 per window only. The point
     forecast is the median (`median_forecast`); the CRPS is the ``pooled`` variant of
     `weighted_quantile_loss`, over the forecaster's own levels.
+
+    NMAE and CRPS in data units are those of ProbTS: per window over channels and steps, normalised by that
+    window's sum of |y|, then averaged over windows. |e| and the pinball loss scale with the channel's
+    standard deviation; |y| does not, so it has a sum of its own. Zeros of the data survive standardisation
+    only up to rounding: a value within float32's resolution of its channel's mean counts as zero.
 
     Args:
         levels: Quantile levels, ascending; () for a point-only forecaster, whose batches have Q = 1.
         channels: C.
         horizon: H, steps.
+        units: Of the data, [C]; None leaves the scores in data units undefined.
+
+    Source:
+        NMAE and CRPS in data units: ProbTS (arXiv 2310.07446). It scores levels 0.05 to 0.95 of samples on
+        windows at its own stride, and counts NaN targets as 0; here the levels are the forecaster's, the
+        windows the caller's, and no target is NaN.
     """
 
-    def __init__(self, levels: Sequence[float], channels: int, horizon: int) -> None:
+    def __init__(
+        self, levels: Sequence[float], channels: int, horizon: int, units: Units | None = None
+    ) -> None:
         self._levels = check_levels(levels)
         self._shape = (channels, horizon)
+        unknown = np.full(channels, np.nan)
+        mean, std = (unknown, unknown) if units is None else (units.mean, units.std)
+        if not mean.shape == std.shape == (channels,):
+            raise ValueError(f"units must be [{channels}], got {mean.shape} and {std.shape}")
+        self._std = std
+        self._units = torch.from_numpy(np.stack([mean, std], axis=1))
         self._totals = np.zeros(_N_SUMS)
         self._by_channel = np.zeros((_N_SUMS, channels))
         self._by_step = np.zeros((2, horizon))
@@ -97,7 +134,8 @@ class ForecastScores:
         if (channels, horizon) != self._shape:
             raise ValueError(f"target has (channels, horizon) {(channels, horizon)}, not {self._shape}")
         tables = []
-        for chunk in row_chunks(target, forecast):
+        units = self._units.to(target.device).expand(n_windows, -1, -1)
+        for chunk in row_chunks(target, forecast, units):
             sums, by_step = _reduce(self._levels, *chunk)
             tables.append(sums)
             self._by_step += by_step.cpu().numpy()
@@ -106,7 +144,9 @@ class ForecastScores:
         cube = table.reshape(_N_SUMS, n_windows, channels)
         self._by_channel += cube.sum(1)
         per_window = cube[[_SQUARED, _ABSOLUTE, _PINBALL, _TARGET]].sum(2) / (channels * horizon)
-        self._windows.append(per_window.astype(np.float32))
+        in_data_units = (cube[[_ABSOLUTE, _PINBALL]] * self._std).sum(2)
+        ratios = _ratio(in_data_units, cube[_DATA_TARGET].sum(1))
+        self._windows.append(np.concatenate([per_window, ratios]).astype(np.float32))
 
     def result(self) -> Scores:
         """Divide the sums by the counts.
@@ -119,7 +159,7 @@ class ForecastScores:
         """
         if not self._windows:
             raise ValueError("no window was scored")
-        mse, mae, pinball, abs_target = np.concatenate(self._windows, axis=1)
+        mse, mae, pinball, abs_target, *probts = np.concatenate(self._windows, axis=1)
         channels, horizon = self._shape
         n_windows = len(mse)
         n_points = n_windows * channels * horizon
@@ -137,6 +177,10 @@ class ForecastScores:
             crps_unnormalised=float(means[_PINBALL]),
             crps_per_window=mean_defined(_ratio(pinball, abs_target)),
             crps_per_channel=mean_defined(_ratio(by_channel[_PINBALL], by_channel[_TARGET])),
+            nmae=mean_defined(_ratio(means[_ABSOLUTE], means[_TARGET])).mean,
+            nmae_per_window=mean_defined(_ratio(mae, abs_target)),
+            probts_nmae=mean_defined(probts[0]),
+            probts_crps=mean_defined(probts[1]),
             coverage=float(means[_COVERED]),
             width=float(means[_WIDTH]),
             mean_abs_target=float(means[_TARGET]),
@@ -193,9 +237,12 @@ def row_sums(values: torch.Tensor) -> torch.Tensor:
 
 
 def _reduce(
-    levels: tuple[float, ...], forecast: torch.Tensor, target: torch.Tensor
+    levels: tuple[float, ...], forecast: torch.Tensor, units: torch.Tensor, target: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Reduce [R, Q, H] and [R, H] to the table of sums [7, R] and, per step, [2, H] (squared, absolute)."""
+    """Reduce [R, Q, H] and [R, H] to the table of sums [8, R] and, per step, [2, H] (squared, absolute).
+
+    `units` [R, 2] float64 has the mean and the standard deviation of each row's channel.
+    """
     point = point_forecast(forecast, levels)
     error = target - point
     squared, absolute, size = error.square(), error.abs(), target.abs()
@@ -214,6 +261,7 @@ def _reduce(
         row_sums(size),
         covered,
         width,
+        _data_size_sums(target, *units.unsqueeze(-1).unbind(1)),
     ]
     by_step = [values.sum(0, dtype=torch.float64) for values in (squared, absolute)]
     return torch.stack(table), torch.stack(by_step)
@@ -227,6 +275,13 @@ def _pinball_sums(forecast: torch.Tensor, target: torch.Tensor, levels: tuple[fl
         signed = row_sums(error)
         total += row_sums(error.abs_()) + (2 * level - 1) * signed
     return total / len(levels)
+
+
+def _data_size_sums(target: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """[R] float64: |y| in data units, summed over steps, of the standardised `target` [R, H]."""
+    size = (target * std + mean).abs()
+    resolution = torch.finfo(target.dtype).eps * mean.abs()
+    return torch.where(size <= resolution, 0, size).sum(-1)
 
 
 def _ratio(numerator: NDArray[np.floating], denominator: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -43,6 +43,8 @@ def method_label(spec: CellSpec) -> str:
         del changed["ablation"]
     elif spec.method == "ts-memory":
         name = "TS-Memory"
+    elif spec.method == "flame":
+        name = "FLAME fine-tuned"
     else:
         name = spec.method
     oracle = f" (oracle {ALPHA}) {LEAK}" if changed.pop("alpha_policy", None) == "oracle" else ""

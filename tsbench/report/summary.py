@@ -14,9 +14,10 @@ Score = Literal["mse", "mae", "crps"]
 def summary_tables(records: Iterable[Record], score: Score) -> list[Table]:
     """Data sets by methods, one table per horizon, lookback, profile and device.
 
-    Every row is a setting whose cells compare (`comparison_tables` has the same rows in full); the windows
-    scored stand beside it. The best of a row is bold. A method that was not run there is missing, not
-    imputed.
+    Every row is a setting whose cells compare (`comparison_tables` has all of them in full); the windows
+    scored stand beside it. Where a data set has several settings, such as two test strides, the row is the
+    one with the most methods, then the most windows, and a note says so. The best of a row is bold. A
+    method that was not run there is missing, not imputed.
 
     Args:
         records: Any records.
@@ -30,16 +31,30 @@ def summary_tables(records: Iterable[Record], score: Score) -> list[Table]:
     return [_suite_table(suite, settings, score) for suite, settings in suites.items()]
 
 
-def _suite_table(suite: tuple[str, ...], settings: list[list[Row]], score: Score) -> Table:
+def _fullest(settings: list[list[Row]]) -> list[list[Row]]:
+    """One setting per data set: that with the most methods, then the most windows."""
+    by_dataset: dict[str, list[list[Row]]] = defaultdict(list)
+    for rows in settings:
+        by_dataset[rows[0].spec.dataset].append(rows)
+    return [
+        max(found, key=lambda rows: (len(rows), rows[0].records[0].windows)) for found in by_dataset.values()
+    ]
+
+
+def _suite_table(suite: tuple[str, ...], every_setting: list[list[Row]], score: Score) -> Table:
+    settings = _fullest(every_setting)
     ranks = {_name(row): row_rank(row.spec) for rows in settings for row in rows}
     names = sorted(ranks, key=lambda name: (ranks[name], name))
     shown = tuple(_setting_row(rows, names, score) for rows in settings)
     complete = all(cell.text != MISSING for row in shown for cell in row)
+    notes = [] if complete else [f"{MISSING}: not run."]
+    if len(settings) < len(every_setting):
+        notes.append("Some data sets were also run on other windows; `tsbench report` shows every setting.")
     return Table(
         title=" · ".join((score.upper(), *suite)),
         columns=("Data set", "Windows", *names),
         rows=shown,
-        notes=() if complete else (f"{MISSING}: not run.",),
+        notes=tuple(notes),
     )
 
 

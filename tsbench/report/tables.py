@@ -117,9 +117,9 @@ def comparison_tables(records: Iterable[Record]) -> list[Table]:
     """Scores of methods side by side, one table per setting.
 
     Records that differ in data, windows, profile, device, lookback or horizon never share a table. Seeds of
-    one cell share a row. Of several records of one cell and seed (an older protocol) the newest counts. The
-    best of a column is the smallest mean as printed, ties included; rows that leak, and CRPS over other
-    levels than that of most rows, do not take part.
+    one cell share a row. Of several records of one cell and seed (an older protocol, or with and without
+    sampled paths) the newest counts. The best of a column is the smallest mean as printed, ties included;
+    rows that leak, and CRPS over other levels than that of most rows, do not take part.
     """
     return [_comparison(rows) for rows in comparable_rows(records)]
 
@@ -273,7 +273,11 @@ def comparable_rows(records: Iterable[Record]) -> list[list[Row]]:
             *(spec.dataset, spec.horizon, spec.lookback, spec.profile, spec.drop_last or 0),
             *(record.windows, record.windows_total, record.test_stride, made.device, made.data_sha256),
         )
-        cell = (spec.model_dump_json(exclude={"seed", "device"}), made.backbone_identity, record.levels)
+        cell = (
+            spec.model_dump_json(exclude={"seed", "device", "samples"}),
+            made.backbone_identity,
+            record.levels,
+        )
         settings[setting][cell][spec.seed] = record
     return [
         sorted((Row(tuple(seeds[seed] for seed in sorted(seeds))) for seeds in cells.values()), key=_order)
