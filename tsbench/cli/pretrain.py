@@ -72,8 +72,11 @@ class _Log:
     "\n\nExample: `tsbench pretrain --model flame-small --out flame --steps 20000 --processes 2`",
 )
 def pretrain(
-    out: Annotated[Path, typer.Option(help="Directory of the checkpoint and of the finished weights.")],
     model: Annotated[str, typer.Option(help="flame-small, flame-base or flame-large.")] = "flame-small",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory of the checkpoint and of the finished weights; ./MODEL unless given."),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = 20_000,
     batch_size: Annotated[int, typer.Option(help="Windows per step.", min=1)] = 128,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.5e-3,
@@ -113,6 +116,7 @@ def pretrain(
         raise TsbenchError(
             f"--batch-size {batch_size} cannot be shared out among {processes} processes; use a multiple"
         )
+    directory = out or Path(model)
     series = _real_series(real, mirror)
     precision_used: Precision = precision or preferred_precision("cpu")
     config = PretrainConfig(
@@ -128,11 +132,11 @@ def pretrain(
         eval_every=eval_every,
         initial=load_directory(initial).state_dict() if initial else None,
     )
-    report = train(config, out, _Log(steps, batch_size))
+    report = train(config, directory, _Log(steps, batch_size))
     made = {"model": model, "real": real, "device": device_name("cpu"), "code_version": code_version()}
-    save_config(out, config.model, made | describe(config, report))
+    save_config(directory, config.model, made | describe(config, report))
     typer.echo(
-        f"{out}: validation loss {report.best_score:.4f} at step {report.best_step}, "
+        f"{directory}: validation loss {report.best_score:.4f} at step {report.best_step}, "
         f"{report.seconds / 3600:.2f} h"
     )
 
