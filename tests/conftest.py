@@ -3,6 +3,9 @@ from pathlib import Path
 
 import pytest
 
+# Tests work on tiny tensors, where a second thread only waits for the first. Read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def mirror() -> Path:

@@ -208,7 +208,7 @@ def test_renorm_moves_and_stretches_the_quantiles(kind: HeadName) -> None:
     plain = from_raw(kind, raw, 10).quantiles(HEAD_LEVELS)
     moved = from_raw(kind, raw, 10, shift=shift, log_scale=log_scale).quantiles(HEAD_LEVELS)
     expected = shift[:, None] + log_scale.exp()[:, None] * plain
-    floor = 2e-3 * (1 + log_scale.exp().max().item())  # the smallest scale is not stretched
+    floor = 1e-2 * (1 + log_scale.exp().max().item())  # the smallest scale is not stretched
     torch.testing.assert_close(moved, expected.float(), atol=floor, rtol=1e-5)
 
 
