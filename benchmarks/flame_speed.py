@@ -23,7 +23,7 @@ from tsbench.data.windows import gather_contexts
 
 LOOKBACK = 512
 HORIZONS = (96, 192, 336, 720)
-ROWS, ROUNDS = 32, 5
+ROWS, ROUNDS = 32, 3
 
 
 def bolt_tiny() -> chronos.ChronosBolt:
@@ -46,6 +46,7 @@ def bolt_tiny() -> chronos.ChronosBolt:
         num_heads=4,
         feed_forward_proj="relu",
         pad_token_id=0,
+        decoder_start_token_id=0,
         chronos_config=settings,
     )
     torch.manual_seed(0)
