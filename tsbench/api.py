@@ -43,6 +43,7 @@ def run(
     options: "TsMemoryOptions | None" = None,
     samples: int | None = None,
     test_stride: int | None = None,
+    train_stride: int | None = None,
     results: str | Path = "results",
     mirror: Path | None = None,
     device: str = "cpu",
@@ -64,6 +65,7 @@ def run(
         samples: Paths to draw per window and channel for the CRPS by samples; None draws none. Only some
             backbones can, such as flame-small.
         test_stride: Steps between test windows; None takes the profile's.
+        train_stride: Steps between windows that are trained on; None takes the profile's.
         results: Directory of the results.
         mirror: Local mirror of the public data.
         device: "cpu", "cuda" or "cuda:N".
@@ -108,6 +110,7 @@ def run(
         profile=profile,
         samples=samples,
         test_stride=test_stride,
+        train_stride=train_stride,
         precision=preferred_precision(device),
         device=device,
     )

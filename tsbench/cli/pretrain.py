@@ -10,8 +10,6 @@ import typer
 
 from tsbench.cli import Command, app
 from tsbench.cli import options as opt
-from tsbench.config import Precision
-from tsbench.errors import TsbenchError
 
 if TYPE_CHECKING:
     from tsbench.data.pretraining import Float32
@@ -112,20 +110,15 @@ def pretrain(
 
     if model not in PRESETS:
         raise unknown_name("model", model, PRESETS)
-    if batch_size % processes:
-        raise TsbenchError(
-            f"--batch-size {batch_size} cannot be shared out among {processes} processes; use a multiple"
-        )
     directory = out or Path(model)
     series = _real_series(real, mirror)
-    precision_used: Precision = precision or preferred_precision("cpu")
     config = PretrainConfig(
         model=replace(PRESETS[model], **_CHANGES[ablation]),
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
         seed=seed,
-        precision=precision_used,
+        precision=precision or preferred_precision("cpu"),
         processes=processes,
         real=tuple(series),
         real_share=real_share if series else 0.0,

@@ -169,14 +169,9 @@ def resume(
 
 
 def save_finished(
-    directory: Path,
-    model: nn.Module,
-    best_weights: dict[str, Tensor],
-    progress: Progress,
-    config: dict[str, Any],
-) -> TrainingReport:
-    """Store the best weights, then the report that marks them complete; load them, drop the checkpoint."""
-    _assign(model, best_weights, directory / _CHECKPOINT)
+    directory: Path, best_weights: dict[str, Tensor], progress: Progress, config: dict[str, Any]
+) -> None:
+    """Store the best weights, then the report that marks them complete; drop the checkpoint."""
     best = best_evaluation(progress.history)
     report = TrainingReport(
         progress.history, best.step, best.score, progress.history[-1].step, progress.seconds
@@ -188,7 +183,6 @@ def save_finished(
     with atomic_write(directory / _REPORT) as file:
         file.write(TypeAdapter(_Finished).dump_json(finished, indent=2))
     (directory / _CHECKPOINT).unlink(missing_ok=True)
-    return report
 
 
 def is_finished(directory: Path) -> bool:

@@ -206,7 +206,7 @@ def train(
 
     model.eval()
     if _is_first_process():
-        save_finished(checkpoint_dir, model, kept.best, progress, asdict(config))
+        save_finished(checkpoint_dir, kept.best, progress, asdict(config))
     _wait_for_all()
     return load_finished(checkpoint_dir, model, fingerprint)
 

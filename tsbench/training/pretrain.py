@@ -20,7 +20,7 @@ from tsbench.data.synthetic.corpus import FAMILIES
 from tsbench.errors import TsbenchError
 from tsbench.fsio import atomic_write
 from tsbench.metrics.quantile import pinball_loss
-from tsbench.models.flame.heads import HorizonDistribution
+from tsbench.models.flame.heads import HEAD_LEVELS, HorizonDistribution
 from tsbench.models.flame.model import Flame, FlameConfig, Forecast
 from tsbench.training.loop import TrainingConfig, TrainingReport, load_trained, train
 
@@ -33,7 +33,6 @@ _TARGET_JITTER = 0.01  # keeps the density of constant stretches finite; in stan
 _NEVER = 10**9
 _FAILURE = "failure"
 _CORPUS = "pretraining.json"
-_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +187,9 @@ def validation_loss(model: nn.Module, batches: Sequence[PretrainingWindows]) -> 
     losses = []
     for windows in batches:
         distribution, target = _forecast(model, windows)
-        losses.append(2 * pinball_loss(target, distribution.quantiles(_LEVELS), _LEVELS).mean().item())
+        losses.append(
+            2 * pinball_loss(target, distribution.quantiles(HEAD_LEVELS), HEAD_LEVELS).mean().item()
+        )
     return math.fsum(losses) / len(losses)
 
 
