@@ -20,6 +20,7 @@ from tsbench.data.splits import Borders, split_borders
 from tsbench.data.windows import WindowGrid
 from tsbench.methods.task import Task
 from tsbench.methods.ts_memory.losses import PaperRecipe, Recipe, ReleasedRecipe
+from tsbench.models.flame.model import PRESETS, Flame
 from tsbench.models.plugmem import PlugMemConfig, parameter_count
 from tsbench.report.render import render
 from tsbench.report.select import select
@@ -163,3 +164,12 @@ def test_the_readme_table_is_that_of_the_committed_records() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = readme.partition("<!-- results:start -->")[2].partition("<!-- results:end -->")[0]
     assert shown.strip() == "\n".join(tables).strip()
+
+
+def test_flame_document_shows_the_sizes() -> None:
+    rows = []
+    for name, config in PRESETS.items():
+        count = sum(parameter.numel() for parameter in Flame(config).parameters())
+        shape = (config.width, config.encoder_layers, config.decoder_layers)
+        rows.append((f"`{name}`", *shape, f"{count:,}"))
+    check_table("docs/flame.md", ("size", "d", "encoder", "decoder", "parameters"), rows)
