@@ -57,8 +57,9 @@ class FlowDistribution:
         location: [B, H].
         scale: [B, H], positive.
         correlation: [B, H] rho in (-1, 1); the first step has none.
-        spline: Maps (y - loc) / scale to z; broadcasts against [B, H]. Float64: in float32 steep splines
-            invert to NaN and to crossing quantiles.
+        patch: Steps p that share a spline.
+        spline: Maps (y - loc) / scale to z, one per patch: knots [B, ceil(H / p), 1, K]. Float64: in float32
+            steep splines invert to NaN and to crossing quantiles.
         pinball_weight: Weight of the pinball loss of the flow's own quantiles beside the likelihood.
 
     Source:
@@ -70,13 +71,14 @@ class FlowDistribution:
     location: Tensor
     scale: Tensor
     correlation: Tensor
+    patch: int
     spline: MonotonicRQSTransform
     pinball_weight: float = 0.0
 
     def log_density(self, target: Tensor) -> Tensor:
         """Logarithm of each step's density given the earlier steps, [B, H]; their sum is log p(y)."""
-        z, log_slope = self.spline.call_and_ladj(((target - self.location) / self.scale).double())
-        z, log_slope = z.to(target.dtype), log_slope.to(target.dtype)
+        deviation = self._by_patch((target - self.location) / self.scale)
+        z, log_slope = (self._by_step(part) for part in self.spline.call_and_ladj(deviation))
         noise_scale = self._noise_scale()
         noise = (z - self.correlation * functional.pad(z[:, :-1], (1, 0))) / noise_scale
         log_normal = -0.5 * noise.square() - 0.5 * math.log(2 * math.pi)
@@ -94,8 +96,9 @@ class FlowDistribution:
     def quantiles(self, levels: Sequence[float]) -> Tensor:
         """[B, Q, H]; exact."""
         probability = torch.tensor(levels, dtype=self.location.dtype, device=self.location.device)
-        z = torch.special.ndtri(probability)[:, None, None].expand(-1, *self.location.shape)
-        return self._from_normal(z).movedim(0, 1)
+        z = torch.special.ndtri(probability).double()[:, None, None, None]
+        deviation = self._by_step(self.spline.inv(z).expand(-1, -1, -1, self.patch))
+        return (self.location + self.scale * deviation).movedim(0, 1)
 
     def noise_to_path(self, noise: Tensor) -> Tensor:
         """Standard normal noise [..., B, H] -> paths [..., B, H]; the inverse of the density's map."""
@@ -103,17 +106,22 @@ class FlowDistribution:
         chain = [driven[..., 0]]
         for correlation, step in zip(self.correlation.T[1:], driven.movedim(-1, 0)[1:], strict=True):
             chain.append(correlation * chain[-1] + step)
-        return self._from_normal(torch.stack(chain, dim=-1))
+        deviation = self._by_step(self.spline.inv(self._by_patch(torch.stack(chain, dim=-1))))
+        return self.location + self.scale * deviation
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """[B, n, H] paths."""
         noise = _normal((n, *self.location.shape), self.location, generator)
         return self.noise_to_path(noise).movedim(0, 1)
 
-    def _from_normal(self, z: Tensor) -> Tensor:
-        """Standard normal [..., B, H] -> steps [..., B, H]."""
-        deviation: Tensor = self.spline.inv(z.double()).to(z.dtype)
-        return self.location + self.scale * deviation
+    def _by_patch(self, steps: Tensor) -> Tensor:
+        """[..., H] -> [..., ceil(H / p), p] float64; what lacks of the last patch is 0."""
+        padded = functional.pad(steps, (0, -steps.shape[-1] % self.patch))
+        return padded.double().unflatten(-1, (-1, self.patch))
+
+    def _by_step(self, patches: Tensor) -> Tensor:
+        """[..., ceil(H / p), p] -> [..., H]."""
+        return patches.flatten(-2)[..., : self.location.shape[-1]].to(self.location.dtype)
 
     def _noise_scale(self) -> Tensor:
         return (1 - self.correlation.square()).sqrt()
@@ -227,23 +235,17 @@ class Head(nn.Module):
         if self.kind == "flow":
             correlation = _LARGEST_CORRELATION * torch.tanh(self._steps(raw, 2, horizon))
             correlation = functional.pad(correlation[:, 1:], (1, 0))
-            spline = self._spline(raw[..., 3 * self.patch :], horizon)
-            return FlowDistribution(location, scale, correlation, spline, self.pinball_weight)
+            knots = raw[..., 3 * self.patch :].double().unsqueeze(-2)
+            spline = MonotonicRQSTransform(
+                *knots.split_with_sizes([_BINS, _BINS, _BINS - 1], dim=-1), bound=_BOUND
+            )
+            return FlowDistribution(location, scale, correlation, self.patch, spline, self.pinball_weight)
         assert_never(self.kind)
 
     def _steps(self, raw: Tensor, index: int, horizon: int) -> Tensor:
         """[B, horizon], the index-th number of every step."""
         part = raw[..., index * self.patch : (index + 1) * self.patch]
         return part.flatten(1)[:, :horizon]
-
-    def _spline(self, raw: Tensor, horizon: int) -> MonotonicRQSTransform:
-        """One spline per patch, its knots repeated for every step."""
-        widths, heights, slopes = raw.double().split_with_sizes([_BINS, _BINS, _BINS - 1], dim=-1)
-        spline = MonotonicRQSTransform(widths, heights, slopes, bound=_BOUND)
-        for name in ("horizontal", "vertical", "derivatives"):
-            knots = getattr(spline, name).repeat_interleave(self.patch, dim=1)[:, :horizon]
-            setattr(spline, name, knots)
-        return spline
 
 
 def _pinball(target: Tensor, quantiles: Tensor, levels: Sequence[float]) -> Tensor:
