@@ -41,6 +41,7 @@ def run(
     seed: int | Iterable[int] = 0,
     profile: "ProfileName" = "standard",
     options: "TsMemoryOptions | None" = None,
+    checkpoint: str | None = None,
     samples: int | None = None,
     test_stride: int | None = None,
     train_stride: int | None = None,
@@ -62,6 +63,7 @@ def run(
         seed: Seed or seeds.
         profile: "quick", "standard" or "paper".
         options: TS-Memory's settings; None takes the defaults and the profile's PlugMem.
+        checkpoint: Hub id or directory of the backbone's weights; None takes the registered ones.
         samples: Paths to draw per window and channel for the CRPS by samples; None draws none. Only some
             backbones can, such as flame-small.
         test_stride: Steps between test windows; None takes the profile's.
@@ -108,6 +110,7 @@ def run(
         variants=(variant,) if method == "ts-memory" else (None,),
         lookback=lookback,
         profile=profile,
+        checkpoint=checkpoint,
         samples=samples,
         test_stride=test_stride,
         train_stride=train_stride,

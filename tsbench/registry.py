@@ -63,6 +63,7 @@ class Entry:
 
 
 CHRONOS = Requirement("chronos-forecasting", "chronos", "chronos")
+TRANSFORMERS = Requirement("transformers", "transformers", "hub")
 FRACAST = Requirement("fracast", "fracast", "fracast")
 
 _FLAME = "tsbench.backbones.flame:load"
@@ -74,9 +75,15 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
         Entry(
             "fracast", "tsbench.backbones.fracast:load", "85 thousand parameters, ships in its wheel", FRACAST
         ),
-        Entry("flame-small", _FLAME, "FLAME, 1.6 million parameters; needs --checkpoint"),
+        Entry("flame-small", _FLAME, "FLAME, 1.6 million parameters, ships with this package"),
         Entry("flame-base", _FLAME, "FLAME, 5.3 million parameters; needs --checkpoint"),
         Entry("flame-large", _FLAME, "FLAME, 9.8 million parameters; needs --checkpoint"),
+        Entry(
+            "flame-hub",
+            "tsbench.backbones.flame_hub:load",
+            "the authors' FLAME, by remote code; untested on the real weights",
+            TRANSFORMERS,
+        ),
         Entry("chronos-bolt-tiny", _BOLT, "Chronos-Bolt, 9 million parameters", CHRONOS),
         Entry("chronos-bolt-mini", _BOLT, "Chronos-Bolt, 21 million parameters", CHRONOS),
         Entry("chronos-bolt-small", _BOLT, "Chronos-Bolt, 48 million parameters", CHRONOS),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import tsbench
 from tsbench.backbones.base import BackboneOptions
 from tsbench.backbones.chronos import Chronos2, ChronosBolt, load_bolt, load_chronos2
 from tsbench.errors import TsbenchError
@@ -241,13 +242,25 @@ def test_checkpoint_of_the_other_family_is_refused(tiny_bolt: Path, tiny_chronos
         load_chronos2(BackboneOptions("chronos-2", checkpoint=str(tiny_bolt)))
 
 
-def test_unsupported_rollout_and_device_are_refused(
-    tiny_bolt: Path, tiny_chronos2: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cells_run_on_each_family(tiny_bolt: Path, tiny_chronos2: Path, tmp_path: Path) -> None:
+    for name, checkpoint in (("chronos-bolt-tiny", tiny_bolt), ("chronos-2", tiny_chronos2)):
+        table = tsbench.run(
+            "origin",
+            backbone=name,
+            checkpoint=str(checkpoint),
+            dataset="demo",
+            horizon=24,
+            profile="quick",
+            test_stride=200,
+            results=tmp_path,
+        )
+        assert name in set(table["backbone"])
+        assert table["mse"].notna().all()
+
+
+def test_unsupported_rollout_and_device_are_refused(tiny_bolt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TsbenchError, match="no roll-out 'sample'; use median or expand"):
         load_bolt(bolt_options(tiny_bolt, "sample"))
-    with pytest.raises(TsbenchError, match="no roll-out 'median'; use direct"):
-        load_chronos2(BackboneOptions("chronos-2", checkpoint=str(tiny_chronos2), rollout="median"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     for device, message in (
         ("cuda", "'cuda' is not available.*--device cpu"),

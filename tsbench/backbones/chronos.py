@@ -195,18 +195,17 @@ def load_chronos2(options: BackboneOptions) -> Chronos2:
     """Load Chronos-2.
 
     Args:
-        options: `rollout` is `direct`; `checkpoint` defaults to the hub's amazon/chronos-2.
+        options: `checkpoint` defaults to the hub's amazon/chronos-2; there is one roll-out, `direct`.
 
     Raises:
-        TsbenchError: Device, roll-out or checkpoint cannot be used.
+        TsbenchError: Device or checkpoint cannot be used.
     """
-    rollout = choose_rollout(options, "direct")
     model = _load_model(options, "Chronos2Model")
     settings = model.chronos_config
     return Chronos2(
         name=options.name,
         model=model,
-        identity=_identity(options.name, model, rollout),
+        identity=_identity(options.name, model, Chronos2.rollout),
         level_index=tuple(settings.quantiles.index(level) for level in DECILES),
         block=settings.max_output_patches * settings.output_patch_size,
     )
