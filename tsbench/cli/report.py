@@ -28,6 +28,10 @@ def report(
         Literal["mse", "mae", "crps"] | None,
         typer.Option(help="One row per data set in this score instead of the full tables."),
     ] = None,
+    with_published: Annotated[
+        bool,
+        typer.Option("--with-published", help="Put what papers print below our rows, marked as published."),
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(help="File to write; standard output unless given.", dir_okay=False)
     ] = None,
@@ -37,6 +41,8 @@ def report(
     Example: `tsbench report --format markdown --select "dataset=ETTh1"`
 
     Example: `tsbench report --summary mse --select "horizon=96"`
+
+    Example: `tsbench report --with-published --select "dataset=ETTh1 horizon=96"`
     """
     from tsbench.bench.store import ResultsStore
     from tsbench.fsio import atomic_write
@@ -46,7 +52,9 @@ def report(
 
     store = ResultsStore(results)
     if summary is None:
-        tables = report_tables(store, select)
+        tables = report_tables(store, select, with_published=with_published)
+    elif with_published:
+        raise TsbenchError("--with-published goes with the full tables; leave out --summary, or this")
     elif format in ("csv", "json"):
         raise TsbenchError(f"--summary is for reading; use --format markdown, or leave it out for {format}")
     else:

@@ -88,8 +88,8 @@ def _is_text(table: Table, place: int) -> bool:
 
 
 def _data(tables: Sequence[Table]) -> list[dict[str, Any]]:
-    """The rows of all tables with the same columns, undefined values as None."""
-    rows = [row for table in tables for row in table.data]
+    """The rows of all tables, each once, with the same columns, undefined values as None."""
+    rows = list({tuple(row.items()): row for table in tables for row in table.data}.values())
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return [{name: _defined(row.get(name)) for name in columns} for row in rows]
 

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from tsbench.report.labels import (
     setting_label,
     spread,
 )
+from tsbench.report.published import PublishedRow, counterpart, published_rows
 from tsbench.report.select import select
 
 
@@ -88,18 +89,20 @@ class Row:
         return Cell(f"{spread(weights, '.2f')} ({self.spec.options.alpha_policy})")
 
 
-def report_tables(store: ResultsStore, expression: str = "") -> list[Table]:
+def report_tables(store: ResultsStore, expression: str = "", *, with_published: bool = False) -> list[Table]:
     """Make every table of a results folder: comparisons, diagnostics, failed cells.
 
     Args:
         store: Where the results are.
         expression: Which cells, see `select`; empty for all.
+        with_published: Put what papers print below our rows, see `comparison_tables`.
 
     Raises:
         TsbenchError: There are no results, none is selected, or a file is damaged.
     """
     chosen, failed = stored_cells(store, expression)
-    return [*comparison_tables(chosen), *diagnostics_tables(chosen), *failure_tables(failed)]
+    comparisons = comparison_tables(chosen, with_published=with_published)
+    return [*comparisons, *diagnostics_tables(chosen), *failure_tables(failed)]
 
 
 def stored_cells(store: ResultsStore, expression: str = "") -> tuple[list[Record], list[Failure]]:
@@ -113,15 +116,23 @@ def stored_cells(store: ResultsStore, expression: str = "") -> tuple[list[Record
     return chosen, failed
 
 
-def comparison_tables(records: Iterable[Record]) -> list[Table]:
+def comparison_tables(records: Iterable[Record], *, with_published: bool = False) -> list[Table]:
     """Scores of methods side by side, one table per setting.
 
     Records that differ in data, windows, profile, device, lookback or horizon never share a table. Seeds of
     one cell share a row. Of several records of one cell and seed (an older protocol, or with and without
     sampled paths) the newest counts. The best of a column is the smallest mean as printed, ties included;
     rows that leak, and CRPS over other levels than that of most rows, do not take part.
+
+    Args:
+        records: Any records.
+        with_published: Put what papers print below our rows, marked as such and without part in the best.
+            Notes say by how much our rows differ from the same method and backbone in print.
     """
-    return [_comparison(rows) for rows in comparable_rows(records)]
+    settings = comparable_rows(records)
+    if with_published:
+        return [_with_published(_comparison(rows), rows) for rows in settings]
+    return [_comparison(rows) for rows in settings]
 
 
 def _comparison(rows: list[Row]) -> Table:
@@ -159,6 +170,45 @@ def _comparison(rows: list[Row]) -> Table:
             for record in row.records
         ),
     )
+
+
+def _with_published(table: Table, rows: list[Row]) -> Table:
+    """The table of these rows, with what papers print for its setting below them."""
+    setting = rows[0].spec.model_dump(include={"dataset", "horizon", "lookback"})
+    printed = published_rows(**setting)
+    if not printed:
+        return replace(table, notes=(*table.notes, "Published: nothing for this data set, H and L."))
+    twins = [(row, counterpart(row.spec, printed)) for row in rows]
+    deviations = [
+        twin.deviations(record.metrics) if twin else {} for row, twin in twins for record in row.records
+    ]
+    blank = (Cell(MISSING),) * (len(table.columns) - 4)
+    return replace(
+        table,
+        rows=(
+            *table.rows,
+            *(
+                (Cell(row.label), Cell(row.backbone), Cell(str(row.mse)), Cell(str(row.mae)), *blank)
+                for row in printed
+            ),
+        ),
+        notes=(
+            *table.notes,
+            "Published: MSE and MAE as the authors print them, on their windows and settings; never best.",
+            *(_deviation_note(row, twin) for row, twin in twins if twin),
+        ),
+        data=(
+            *(measured | found for measured, found in zip(table.data, deviations, strict=True)),
+            *(setting | row.figures() for row in printed),
+        ),
+    )
+
+
+def _deviation_note(row: Row, twin: PublishedRow) -> str:
+    by_seed = [twin.deviations(record.metrics).values() for record in row.records]
+    mse, mae = (spread(percents, "+.2f") for percents in zip(*by_seed, strict=True))
+    method, backbone = row.names()
+    return f"{method.text} on {backbone.text} differs from {twin.source} by MSE {mse} %, MAE {mae} %."
 
 
 def _common_levels(rows: list[Row]) -> tuple[float, ...]:
