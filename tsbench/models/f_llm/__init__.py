@@ -1,0 +1,1 @@
+"""Networks of F-LLM: plant, residual observer, roll-out and stability figures."""
