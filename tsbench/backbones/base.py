@@ -8,6 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import torch
 
+from tsbench.config import Precision
 from tsbench.errors import TsbenchError
 
 RollOut = Literal["direct", "median", "expand", "sample"]
@@ -110,6 +111,8 @@ class BackboneOptions:
         device: "cpu", "cuda" or "cuda:N".
         rollout: Wanted roll-out; None takes the backbone's default.
         season: Seasonal period of the data in steps, for backbones that repeat seasons.
+        layers: Blocks of a language model that are used; None uses all.
+        precision: Number format of a language model; forecasters run in fp32.
     """
 
     name: str
@@ -117,6 +120,8 @@ class BackboneOptions:
     device: str = "cpu"
     rollout: RollOut | None = None
     season: int = 1
+    layers: int | None = None
+    precision: Precision = "fp32"
 
 
 def resolve_device(name: str) -> torch.device:
