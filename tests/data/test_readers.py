@@ -1,9 +1,9 @@
 import csv
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from short_series import write_m4, write_workbook
 
 from tsbench.data.readers import read_long_csv, read_m3, read_m4
 from tsbench.errors import TsbenchError
@@ -102,41 +102,6 @@ def test_when_a_csv_is_missing_or_not_utf8_then_it_says_so(tmp_path: Path) -> No
             read_long_csv(tmp_path / "latin.csv")
 
 
-def write_workbook(path: Path, sheet: str, rows: list[list[str | float]]) -> Path:
-    """The smallest .xlsx with one sheet; the reader takes it as it takes .xls."""
-
-    def cell(value: str | float) -> str:
-        if isinstance(value, str):
-            return f'<c t="inlineStr"><is><t xml:space="preserve">{value}</t></is></c>'
-        return f"<c><v>{value}</v></c>"
-
-    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
-    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-    package = "http://schemas.openxmlformats.org/package/2006/relationships"
-    body = "".join(f"<row>{''.join(map(cell, row))}</row>" for row in rows)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(
-            "_rels/.rels",
-            f'<Relationships xmlns="{package}"><Relationship Id="r1" Type="{office}/officeDocument" '
-            'Target="xl/workbook.xml"/></Relationships>',
-        )
-        archive.writestr(
-            "xl/workbook.xml",
-            f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets>'
-            f'<sheet name="{sheet}" sheetId="1" r:id="r1"/></sheets></workbook>',
-        )
-        archive.writestr(
-            "xl/_rels/workbook.xml.rels",
-            f'<Relationships xmlns="{package}"><Relationship Id="r1" Type="{office}/worksheet" '
-            'Target="worksheets/sheet1.xml"/></Relationships>',
-        )
-        archive.writestr(
-            "xl/worksheets/sheet1.xml",
-            f'<worksheet xmlns="{main}"><sheetData>{body}</sheetData></worksheet>',
-        )
-    return path
-
-
 M3_HEADER: list[str | float] = ["Series", "N", "NF", "Category", "Starting Year", "", 1, 2, 3, 4, 5]
 M3_ROWS: list[list[str | float]] = [
     ["N   1", 4, 2, "MICRO       ", 1975, 1, 940.66, 10, 20, -1200, ""],
@@ -173,17 +138,6 @@ def test_when_the_m3_workbook_is_another_then_it_is_refused(
 def test_when_the_m3_file_is_no_workbook_then_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TsbenchError, match="cannot read sheet M3Year"):
         read_m3(write(tmp_path / "M3C.xls", "no workbook"), "M3Year", 6)
-
-
-def write_m4(path: Path, series: dict[str, list[float]]) -> Path:
-    """Every value quoted, short lines padded with empty unquoted cells to the longest, as published."""
-    width = max(len(values) for values in series.values())
-    lines = [",".join(f'"V{index + 1}"' for index in range(width + 1))]
-    for name, values in series.items():
-        padding = [""] * (width - len(values))
-        lines.append(",".join([f'"{name}"', *(f'"{value:g}"' for value in values), *padding]))
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,16 @@ def test_a_second_fit_reuses_the_first(
     assert torch.equal(weights(first.forecaster), weights(second.forecaster))
 
 
+def test_another_split_of_the_same_data_is_trained_anew(
+    backbone: FlameBackbone, fitting: Callable[..., tuple[Task, FrozenBackbone]]
+) -> None:
+    task, frozen = fitting(backbone)
+    first = flame.fit(task, frozen)
+    shorter = replace(task.borders, train=(0, task.borders.train[1] // 2))
+    second = flame.fit(replace(task, borders=shorter), frozen)
+    assert not torch.equal(weights(first.forecaster), weights(second.forecaster))
+
+
 def test_when_training_does_not_help_then_the_zero_shot_weights_stay(
     backbone: FlameBackbone,
     fitting: Callable[..., tuple[Task, FrozenBackbone]],

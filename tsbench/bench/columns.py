@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from tsbench.bench.records import Record
-from tsbench.config import CellSpec, TsMemoryOptions
+from tsbench.config import TRANSFERS, CellSpec, TsMemoryOptions
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,11 @@ def option_values(options: TsMemoryOptions) -> dict[str, str | int | float]:
 
 def changed_options(spec: CellSpec) -> dict[str, str | int | float]:
     """Options of the cell that differ from their defaults."""
+    if spec.f_llm is not None:
+        changed = spec.f_llm.model_dump(mode="json", exclude_defaults=True)
+        if spec.train_dataset and changed.get("patch") == TRANSFERS[spec.dataset].patch:
+            del changed["patch"]
+        return changed
     if spec.options is None:
         return {}
     defaults = option_values(TsMemoryOptions())
@@ -86,7 +91,7 @@ def certificate(record: Record) -> dict[str, Any]:
     options = option_values(spec.options) if spec.options else {}
     known = {
         **options,
-        **spec.model_dump(exclude={"options"}),
+        **spec.model_dump(exclude={"options", "f_llm"}),
         **vars(made),
         "key": record.key,
         "variant": variant(spec),

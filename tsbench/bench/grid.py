@@ -5,10 +5,15 @@ from itertools import product
 from typing import Any
 
 from tsbench.bench.mistakes import Mistakes
-from tsbench.config import CellSpec, TeacherOptions, TsMemoryOptions
-from tsbench.data.catalog import resolve
+from tsbench.config import TRANSFERS, WHOLE_SERIES, CellSpec, FLlmOptions, TeacherOptions, TsMemoryOptions
+from tsbench.data.catalog import CollectionEntry, find_collection, resolve
+from tsbench.data.catalog import find as find_dataset
 from tsbench.errors import TsbenchError
 from tsbench.registry import Kind, find
+
+_HORIZON = 96
+_BACKBONE = "flame-small"
+_LANGUAGE_MODEL = "smollm2"
 
 
 def cells(
@@ -16,9 +21,11 @@ def cells(
     method: str,
     backbone: str | None,
     datasets: Iterable[str],
-    horizons: Iterable[int],
+    horizons: Iterable[int] = (),
     seeds: Iterable[int],
-    variants: Sequence[TsMemoryOptions | None],
+    variants: Sequence[TsMemoryOptions | FLlmOptions | None],
+    lookback: int | None = None,
+    train_dataset: str | None = None,
     fine_tune: bool = False,
     own_data: Collection[str] = (),
     **common: Any,
@@ -30,11 +37,14 @@ def cells(
 
     Args:
         method: Name or alias of a method.
-        backbone: Name or alias of a backbone; None takes flame-small for FLAME and fracast for others.
+        backbone: Name or alias of a backbone; None takes smollm2 for F-LLM and flame-small for others.
         datasets: Names of data sets or groups of the catalogue.
-        horizons: Forecast steps.
+        horizons: Forecast steps; none takes 96, and the official ones of a collection.
         seeds: Seeds.
-        variants: TS-Memory settings; (None,) for other methods.
+        variants: Settings of TS-Memory or F-LLM; (None,) for other methods.
+        lookback: Context steps; None takes 672 for F-LLM, the paper's, and 512 for others. On a collection it
+            takes what `TRANSFERS` says for F-LLM, and whole series for others.
+        train_dataset: Collection that F-LLM is trained on; None takes that of `TRANSFERS`.
         fine_tune: Train FLAME on the data set. Zero-shot, FLAME is its backbone as it is: an Origin cell.
         own_data: Names of data sets that are not in the catalogue.
         **common: Further fields that all cells share.
@@ -45,7 +55,7 @@ def cells(
     mistakes = Mistakes()
     names: dict[Kind, str] = {
         "method": method,
-        "backbone": backbone or ("flame-small" if method == "flame" else "fracast"),
+        "backbone": backbone or (_LANGUAGE_MODEL if method == "f-llm" else _BACKBONE),
     }
     for kind, typed in names.items():
         with mistakes.noting():
@@ -59,14 +69,54 @@ def cells(
     if names["method"] == "origin":
         seeds, common = (0,), common | {"precision": "fp32", "train_stride": None}
     found: dict[CellSpec, None] = {}
-    for dataset, horizon, seed, variant in product(
-        (*members, *own_data), sorted(horizons, reverse=True), seeds, variants
-    ):
+    asked = sorted(horizons, reverse=True)
+    for dataset in (*members, *own_data):
+        collection = find_collection(dataset)
+        steps: list[int] = []
         with mistakes.noting():
-            fields = common | {"dataset": dataset, "horizon": horizon, "seed": seed, "options": variant}
-            found[CellSpec.model_validate(names | fields)] = None
+            steps = _official(collection, asked) if collection else asked or [_HORIZON]
+        for horizon, seed, variant in product(steps, seeds, variants):
+            with mistakes.noting():
+                settings = _data_settings(variant, collection, lookback, train_dataset)
+                fields = common | {"dataset": dataset, "horizon": horizon, "seed": seed} | settings
+                found[CellSpec.model_validate(names | fields)] = None
     mistakes.raise_any()
     return list(found)
+
+
+def _official(collection: CollectionEntry, horizons: list[int]) -> list[int]:
+    """The one horizon of a collection, given or not."""
+    for horizon in horizons:
+        if horizon != collection.horizon:
+            official = f"{collection.name} is scored on {collection.horizon} steps"
+            raise TsbenchError(f"{official}, not {horizon}; leave out --horizon")
+    return [collection.horizon]
+
+
+def _data_settings(
+    variant: TsMemoryOptions | FLlmOptions | None,
+    collection: CollectionEntry | None,
+    lookback: int | None,
+    train_dataset: str | None,
+) -> dict[str, Any]:
+    """Fields of a cell whose defaults depend on what its data are."""
+    f_llm = isinstance(variant, FLlmOptions)
+    if train_dataset and not (f_llm and collection):
+        raise TsbenchError("--train-dataset is for --method f-llm on M3 and M4; leave it out")
+    if not isinstance(variant, FLlmOptions):
+        return {"lookback": lookback or (WHOLE_SERIES if collection else 512), "options": variant}
+    if collection is None:
+        return {"lookback": lookback or 672, "f_llm": variant}
+    transfer = TRANSFERS[collection.name]
+    source = find_dataset(train_dataset or transfer.source)
+    if not isinstance(source, CollectionEntry):
+        raise TsbenchError(f"--train-dataset {source.name} is no collection; use {transfer.source}")
+    patch = {} if "patch" in variant.model_fields_set else {"patch": transfer.patch}
+    return {
+        "lookback": lookback or transfer.lookback,
+        "train_dataset": source.name,
+        "f_llm": variant.model_copy(update=patch),
+    }
 
 
 def _trained_method(names: dict[Kind, str], fine_tune: bool) -> str:

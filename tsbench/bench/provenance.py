@@ -13,7 +13,16 @@ from tsbench.bench.records import Provenance
 from tsbench.config import Precision
 
 # Packages whose version can move a score.
-_PACKAGES = ("torch", "numpy", "faiss-cpu", "faiss-gpu", "chronos-forecasting", "transformers", "fracast")
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "faiss-cpu",
+    "faiss-gpu",
+    "chronos-forecasting",
+    "transformers",
+    "fracast",
+    "statsforecast",
+)
 
 
 def provenance(data_sha256: str, backbone_identity: str, device: str, wall_s: float) -> Provenance:

@@ -80,10 +80,11 @@ class Record:
         key: Content hash of the spec, the data and the protocol; the file name.
         spec: What was asked for.
         metrics: Score name to value: mse, mae, crps, smape, nmae, coverage_80, width_80, variants, and the
-            method's diagnostics (teacher_mae_train, gate_open_train, oracle_mse, ...).
-        windows: Test windows scored.
-        windows_total: Test windows at stride 1, none dropped.
-        test_stride: Steps between scored windows.
+            method's diagnostics (teacher_mae_train, gate_open_train, oracle_mse, ...). Of a collection (M3,
+            M4) smape, mase and owa.
+        windows: Test windows scored; of a collection, series.
+        windows_total: Test windows at stride 1, none dropped; of a collection, all series.
+        test_stride: Steps between scored windows, or series.
         levels: Quantile levels scored; empty for point-only forecasts.
         alpha: Fusion weight used; None where nothing is fused.
         provenance: Where the figures come from.

@@ -10,19 +10,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tsbench.bench.mistakes import Mistakes
 from tsbench.bench.records import Failure, Record, WindowScores
 from tsbench.bench.store import ResultsStore
-from tsbench.config import CellSpec, TsMemoryOptions, profile
-from tsbench.data.catalog import CollectionEntry
-from tsbench.data.catalog import find as find_dataset
-from tsbench.data.dataset import Dataset
-from tsbench.data.load import load_dataset
+from tsbench.config import WHOLE_SERIES, CellSpec, TsMemoryOptions, profile
+from tsbench.data.catalog import find_collection
+from tsbench.data.dataset import Dataset, SeriesCollection
+from tsbench.data.load import load_collection, load_dataset
 from tsbench.data.paths import home
 from tsbench.errors import TsbenchError
 from tsbench.registry import find, load
 
 if TYPE_CHECKING:
+    from tsbench.backbones.base import BackboneOptions
     from tsbench.backbones.forecast_cache import FrozenBackbone
     from tsbench.methods.task import Fitted, Task
 
@@ -30,7 +29,15 @@ Outcome = TypeVar("Outcome")
 
 _DEFAULT_CACHE_GB = 20.0
 NAIVE_BACKBONES = ("naive-last", "naive-seasonal")
-_UNTRAINED = {"method": "origin", "options": None, "seed": 0, "precision": "fp32", "train_stride": None}
+_UNTRAINED = {
+    "method": "origin",
+    "options": None,
+    "f_llm": None,
+    "train_dataset": None,
+    "seed": 0,
+    "precision": "fp32",
+    "train_stride": None,
+}
 
 
 @dataclass(eq=False)
@@ -54,7 +61,11 @@ class Bench:
         return dict(self.own_data)
 
     @cached_property
-    def _backbones(self) -> dict[tuple[Any, ...], Any]:
+    def _collections(self) -> dict[str, SeriesCollection]:
+        return {}
+
+    @cached_property
+    def _backbones(self) -> "dict[BackboneOptions, Any]":
         return {}
 
     def dataset(self, name: str) -> Dataset:
@@ -63,33 +74,43 @@ class Bench:
             self._datasets[name] = load_dataset(name, self.mirror)
         return self._datasets[name]
 
+    def collection(self, name: str) -> SeriesCollection:
+        """Load one frequency of M3 or M4 once."""
+        if name not in self._collections:
+            self._collections[name] = load_collection(name, self.mirror)
+        return self._collections[name]
+
     def key(self, spec: CellSpec) -> str:
         """Content hash of a cell: its specification and the checksum of its data.
 
         A user's own data can be split in several ways, so there the split and the season count too.
         """
+        if find_collection(spec.dataset):
+            names = [spec.dataset, *([spec.train_dataset] if spec.train_dataset else [])]
+            return spec.content_hash(*(self.collection(name).sha256 for name in names))
         dataset = self.dataset(spec.dataset)
         own = (repr(dataset.split), str(dataset.season)) if spec.dataset in self.own_data else ()
         return spec.content_hash(dataset.sha256, *own)
 
     def backbone(self, spec: CellSpec) -> Any:
-        """Load a backbone once per weights, roll-out, device and season."""
+        """Load a backbone once per options."""
         from tsbench.backbones.base import BackboneOptions
         from tsbench.registry import load_backbone
 
-        season = self.dataset(spec.dataset).season
-        naive = spec.backbone in NAIVE_BACKBONES
+        data = find_collection(spec.dataset) or self.dataset(spec.dataset)
+        seasonal = spec.backbone in NAIVE_BACKBONES or find("backbone", spec.backbone).statistical
         options = BackboneOptions(
             name=spec.backbone,
             checkpoint=spec.checkpoint,
             device=spec.device,
-            rollout=None if naive else spec.rollout,
-            season=season,
+            rollout=None if seasonal else spec.rollout,
+            season=data.season if seasonal else 1,
+            layers=spec.f_llm.layers if spec.f_llm else None,
+            precision=spec.precision if spec.f_llm else "fp32",
         )
-        key = (options.name, options.checkpoint, options.device, options.rollout, season if naive else None)
-        if key not in self._backbones:
-            self._backbones[key] = load_backbone(options)
-        return self._backbones[key]
+        if options not in self._backbones:
+            self._backbones[options] = load_backbone(options)
+        return self._backbones[options]
 
     def task(self, spec: CellSpec) -> "Task":
         """Split and standardise the data set of a cell."""
@@ -133,16 +154,24 @@ def cache_budget() -> int:
 def with_baselines(specs: Iterable[CellSpec]) -> list[CellSpec]:
     """Put the rows in front that every table needs: both naive forecasts, the backbone alone, the control.
 
-    The control of a TS-Memory cell trains the same memory module on the same pairs without a teacher. The
-    naive forecasts draw no paths, so theirs are cells without sampled paths.
+    The control of a TS-Memory cell trains the same memory module on the same pairs without a teacher. A
+    language model forecasts nothing alone: with F-LLM's closed loop comes the open one. The naive forecasts
+    draw no paths, so theirs are cells without sampled paths. On a collection they see whole training parts,
+    and Naive2 stands with them.
     """
     ordered: dict[CellSpec, None] = {}
     for spec in specs:
         plain = spec.model_copy(update=_UNTRAINED)
-        for naive in NAIVE_BACKBONES:
-            update = {"backbone": naive, "checkpoint": None, "rollout": "median", "samples": None}
+        collection = find_collection(spec.dataset)
+        whole = {"lookback": WHOLE_SERIES} if collection else {}
+        for naive in (*NAIVE_BACKBONES, "naive2") if collection else NAIVE_BACKBONES:
+            update = {"backbone": naive, "checkpoint": None, "rollout": "median", "samples": None, **whole}
             ordered[plain.model_copy(update=update)] = None
-        ordered[plain] = None
+        if spec.f_llm is None:
+            ordered[plain] = None
+        elif spec.f_llm.form == "closed-loop":
+            without = spec.f_llm.model_copy(update={"form": "open-loop"})
+            ordered[spec.model_copy(update={"f_llm": without})] = None
         if spec.method == "ts-memory":
             options = spec.options or TsMemoryOptions()
             control = TsMemoryOptions(
@@ -151,76 +180,6 @@ def with_baselines(specs: Iterable[CellSpec]) -> list[CellSpec]:
             ordered[spec.model_copy(update={"options": control})] = None
         ordered[spec] = None
     return list(ordered)
-
-
-def check(bench: Bench, specs: Iterable[CellSpec]) -> None:
-    """Find every mistake that can be found before the first second of work.
-
-    Raises:
-        TsbenchError: One line per distinct mistake.
-    """
-    mistakes = Mistakes()
-    with mistakes.noting():
-        bench.store.check_writable()
-    with mistakes.noting():
-        cache_budget()
-    for spec in specs:
-        with mistakes.noting():
-            _check_cell(bench, spec)
-    mistakes.raise_any()
-
-
-def _check_cell(bench: Bench, spec: CellSpec) -> None:
-    method, backbone = find("method", spec.method), find("backbone", spec.backbone)
-    if backbone.requires is not None and not backbone.requires.installed:
-        raise TsbenchError(
-            f"backbone '{backbone.name}' needs the package {backbone.requires.package}; "
-            f"{backbone.requires.install_command}"
-        )
-    if spec.method == "ts-memory" and spec.backbone in NAIVE_BACKBONES:
-        raise TsbenchError(
-            f"method '{method.name}' needs a backbone with an encoder; {spec.backbone} has none; "
-            "choose fracast or chronos-bolt"
-        )
-    if spec.dataset not in bench.own_data and isinstance(find_dataset(spec.dataset), CollectionEntry):
-        raise TsbenchError(
-            f"{spec.dataset} is a collection of short series; choose a long data set such as ETTh1"
-        )
-    from tsbench.data.splits import split_borders
-    from tsbench.data.windows import window_grid
-
-    if spec.options is not None:
-        from tsbench.methods.ts_memory.losses import RECIPES, ablate
-
-        ablate(RECIPES[spec.options.recipe], spec.options.ablation)
-    if spec.method == "ts-memory" and spec.train_stride:
-        from tsbench.methods.ts_memory.method import train_windows
-
-        train_windows(bench.task(spec))
-    if spec.device != "cpu":
-        from tsbench.backbones.base import resolve_device
-
-        resolve_device(spec.device)
-    dataset = bench.dataset(spec.dataset)
-    borders = split_borders(dataset.split, len(dataset.values))
-    window_grid(borders, "test", spec.lookback, spec.horizon, spec.test_stride or 1, spec.drop_last)
-    if method.name != "origin":
-        window_grid(borders, "val", spec.lookback, spec.horizon)
-        window_grid(borders, "train", spec.lookback, spec.horizon)
-    if spec.samples is not None:
-        _check_samples(bench, spec)
-
-
-def _check_samples(bench: Bench, spec: CellSpec) -> None:
-    """Only the backbone itself can tell whether it draws paths, so it is loaded."""
-    from tsbench.backbones.base import path_sampler
-
-    path_sampler(bench.backbone(spec), spec.horizon)
-    if spec.method == "ts-memory":
-        raise TsbenchError(
-            "method 'ts-memory' fuses quantiles and draws no paths; "
-            "leave out --samples or use --method origin"
-        )
 
 
 def run_cell(bench: Bench, spec: CellSpec) -> Record:
@@ -234,6 +193,18 @@ def run_cell(bench: Bench, spec: CellSpec) -> Record:
     if done is not None:
         bench.progress("already done")
         return done
+    if find_collection(spec.dataset):
+        from tsbench.bench.collections import collection_record
+
+        record = collection_record(bench, spec, key)
+    else:
+        record = _window_record(bench, spec, key)
+    bench.store.save(record)
+    return record
+
+
+def _window_record(bench: Bench, spec: CellSpec, key: str) -> Record:
+    """Fit and evaluate a cell on a long data set."""
     from tsbench.bench.evaluate import evaluate, evaluate_samples
     from tsbench.bench.provenance import provenance
     from tsbench.bench.scores import cell_metrics, fusion_curves, sample_metrics
@@ -254,7 +225,7 @@ def run_cell(bench: Bench, spec: CellSpec) -> Record:
         bench.progress(f"drawing {spec.samples} paths per window and channel")
         drawn = evaluate_samples(fitted.forecaster, frozen, grid, spec.samples, spec.seed)
         metrics |= sample_metrics(spec.samples, drawn)
-    record = Record(
+    return Record(
         key=key,
         spec=spec,
         metrics=metrics,
@@ -275,8 +246,6 @@ def run_cell(bench: Bench, spec: CellSpec) -> Record:
         ),
         curves=fusion_curves(fitted, evaluation),
     )
-    bench.store.save(record)
-    return record
 
 
 def run_cells(bench: Bench, specs: Iterable[CellSpec]) -> list[Record | Failure]:
@@ -331,16 +300,22 @@ def _build_teacher(bench: Bench, spec: CellSpec) -> None:
 
 
 def _train_cell(bench: Bench, spec: CellSpec) -> None:
-    task = bench.task(spec)
-    fitted = load("method", spec.method)(task, bench.frozen(spec, task))
+    if find_collection(spec.dataset):
+        from tsbench.bench.collections import fit_collection
+
+        fitted = fit_collection(bench, spec)
+    else:
+        task = bench.task(spec)
+        fitted = load("method", spec.method)(task, bench.frozen(spec, task))
     alpha = getattr(fitted.forecaster, "alpha", None)
-    bench.progress("nothing to train" if alpha is None else f"fusion weight {alpha:g} (validation)")
+    outcome = "trained" if fitted.diagnostics else "nothing to train"
+    bench.progress(outcome if alpha is None else f"fusion weight {alpha:g} (validation)")
 
 
 def describe(spec: CellSpec) -> str:
     """One line naming a cell."""
     options = spec.options
-    variant = ""
+    variant = f" ({spec.f_llm.form})" if spec.f_llm else ""
     if options is not None:
         name = options.ablation if options.ablation != "none" else f"exclusion {options.teacher.exclusion}"
         variant = f" ({name})"

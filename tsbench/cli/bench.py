@@ -1,14 +1,17 @@
 """Commands that measure: run and its stages."""
 
+import re
+import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import typer
 
 from tsbench.cli import EXIT_FAILED_CELL, Command, app
 from tsbench.cli import options as opt
-from tsbench.config import PROFILES, CellSpec
+from tsbench.config import PROFILES, CellSpec, FLlmOptions
 from tsbench.errors import TsbenchError
 
 if TYPE_CHECKING:
@@ -50,8 +53,8 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
         method: opt.Method = "ts-memory",
         backbone: opt.Backbone = None,
         dataset: opt.Datasets = [],
-        horizon: opt.Horizons = [96],
-        lookback: opt.Lookback = 512,
+        horizon: opt.Horizons = [],
+        lookback: opt.Lookback = None,
         fine_tune: opt.FineTune = False,
         seed: opt.Seeds = [0],
         profile: opt.Profile = "standard",
@@ -62,11 +65,20 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
         precision: opt.PrecisionChoice = None,
         alpha_policy: opt.Policy = "val",
         alpha_criterion: opt.Criterion = "crps",
+        form: opt.Forms = [opt.Form.CLOSED_LOOP],
+        patch: opt.Patch = None,
+        layers: opt.Layers = None,
+        observer_window: opt.ObserverWindow = 4,
+        observer_seed: opt.ObserverSeed = "lookback",
+        context: opt.Context = "sliding",
+        lipschitz: opt.Lipschitz = "probe",
+        diagnose: opt.Diagnose = None,
         rollout: opt.RollOut = "median",
         checkpoint: opt.Checkpoint = None,
         samples: opt.Samples = None,
         test_stride: opt.TestStride = None,
         train_stride: opt.TrainStride = None,
+        train_dataset: opt.TrainDataset = None,
         drop_last: opt.DropLast = None,
         csv: opt.Csv = None,
         freq: opt.Frequency = None,
@@ -80,7 +92,7 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
         from tsbench.bench.provenance import preferred_precision
 
         bench = _prepare(results, mirror, csv, freq, split, threads)
-        settings = variants(
+        memories = variants(
             exclusions=[str(rule) for rule in exclusion],
             ablations=[str(part) for part in ablation],
             recipe=recipe,
@@ -88,6 +100,20 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
             alpha_policy=alpha_policy,
             alpha_criterion=alpha_criterion,
         )
+        loops = [
+            FLlmOptions.model_validate(
+                {
+                    "form": str(each),
+                    "layers": layers,
+                    "observer_window": observer_window,
+                    "observer_seed": observer_seed,
+                    "context": context,
+                    "lipschitz": lipschitz,
+                    **({"patch": patch} if patch else {}),
+                }
+            )
+            for each in form
+        ]
         asked = cells(
             method=method,
             backbone=backbone,
@@ -96,7 +122,7 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
             own_data=bench.own_data,
             horizons=horizon,
             seeds=seed,
-            variants=settings if method == "ts-memory" else (None,),
+            variants=memories if method == "ts-memory" else loops if method == "f-llm" else (None,),
             lookback=lookback,
             profile=profile,
             rollout=rollout,
@@ -104,22 +130,28 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
             samples=samples,
             test_stride=test_stride,
             train_stride=train_stride,
+            train_dataset=train_dataset,
             drop_last=drop_last,
             precision=precision or preferred_precision(device),
             device=device,
         )
+        diagnosed = _closed_loops(name, asked) if diagnose else []
         act(bench, asked)
+        for spec in diagnosed:
+            _diagnose(bench, spec)
 
 
 def _build_teachers(bench: "Bench", cells: list[CellSpec]) -> None:
-    from tsbench.bench.runner import build_teachers, check
+    from tsbench.bench.checks import check
+    from tsbench.bench.runner import build_teachers
 
     check(bench, cells)
     _exit_on_failure(build_teachers(bench, cells))
 
 
 def _train(bench: "Bench", cells: list[CellSpec]) -> None:
-    from tsbench.bench.runner import check, train_cells
+    from tsbench.bench.checks import check
+    from tsbench.bench.runner import train_cells
 
     check(bench, cells)
     _exit_on_failure(train_cells(bench, cells))
@@ -132,14 +164,59 @@ def _run(bench: "Bench", cells: list[CellSpec]) -> None:
 
 
 def _evaluate(bench: "Bench", cells: list[CellSpec]) -> None:
+    from tsbench.bench.checks import check
     from tsbench.bench.records import Record
-    from tsbench.bench.runner import check, run_cells
+    from tsbench.bench.runner import run_cells
     from tsbench.cli.report import print_tables
 
     check(bench, cells)
     outcomes = run_cells(bench, cells)
     print_tables([outcome for outcome in outcomes if isinstance(outcome, Record)])
     _exit_on_failure(outcomes)
+
+
+def _closed_loops(stage: str, cells: list[CellSpec]) -> list[CellSpec]:
+    """The cells whose stability is asked for; whatever forbids it is found before any work."""
+    from tsbench.data.catalog import find_collection
+    from tsbench.report.stability import require_matplotlib
+
+    if stage != "eval":
+        raise TsbenchError(f"--diagnose goes with `tsbench eval`, not with {stage}; leave it out")
+    closed = [spec for spec in cells if spec.f_llm is not None and spec.f_llm.form == "closed-loop"]
+    found = [spec for spec in closed if not find_collection(spec.dataset)]
+    if not found:
+        raise TsbenchError(
+            "--diagnose stability is about F-LLM's closed loop on long data sets; "
+            "add --method f-llm --form closed-loop and a --dataset such as ETTh1"
+        )
+    require_matplotlib()
+    return found
+
+
+def _diagnose(bench: "Bench", spec: CellSpec) -> None:
+    """Measure the stability of a cell unless it is stored, print it, and draw it beside its file."""
+    from tsbench.bench.provenance import provenance
+    from tsbench.methods.f_llm import FLlmForecaster, fit
+    from tsbench.methods.f_llm_stability import Diagnosis, diagnose, load_diagnosis, save_diagnosis
+    from tsbench.report.render import render
+    from tsbench.report.stability import draw_stability, stability_tables
+
+    key = bench.key(spec)
+    folder = bench.store.root / "stability" / re.sub(r"[^\w.-]+", "_", spec.dataset)
+    path = folder / f"{spec.horizon}-{spec.method}-{spec.backbone}-{key[:12]}.json"
+    found = load_diagnosis(path, key)
+    if found is None:
+        started = time.perf_counter()
+        task = bench.task(spec)
+        frozen = bench.frozen(spec, task)
+        stability = diagnose(task, frozen, cast(FLlmForecaster, fit(task, frozen).forecaster))
+        wall_s = time.perf_counter() - started
+        made = provenance(task.dataset.sha256, frozen.backbone.identity, spec.device, wall_s)
+        found = Diagnosis(key, spec, asdict(made), stability)
+        save_diagnosis(path, found)
+    typer.echo(render(stability_tables(found), "markdown"))
+    draw_stability(found, path)
+    bench.progress(f"stability: {path}, with figures .png and .pdf")
 
 
 def _exit_on_failure(outcomes: Iterable[object]) -> None:
@@ -156,19 +233,21 @@ def _exit_on_failure(outcomes: Iterable[object]) -> None:
 _stage(
     "build-teacher",
     "Embed the train windows with the frozen backbone and store the teacher's quantiles.",
-    "Example: `tsbench build-teacher --dataset ETTh1 --backbone fracast`",
+    "Example: `tsbench build-teacher --dataset ETTh1 --backbone flame-small`",
     _build_teachers,
 )
 _stage(
     "train",
-    "Train the memory module and choose the fusion weight on the validation split.",
+    "Train the memory module and choose the fusion weight, or train F-LLM or FLAME, on train and "
+    "validation split.",
     "Example: `tsbench train --method ts-memory --dataset ETTh1 --horizon 96`",
     _train,
 )
 _stage(
     "eval",
     "Score a method on the test windows; what it needs and is not there yet is built first.",
-    "Example: `tsbench eval --method ts-memory --dataset ETTh1 --horizon 96 192 336 720`",
+    "Example: `tsbench eval --method ts-memory --dataset ETTh1 --horizon 96 192 336 720`\n\n"
+    "Example: `tsbench eval --method f-llm --layers 8 --dataset ETTh1 --horizon 720 --diagnose stability`",
     _evaluate,
 )
 _stage(
@@ -176,8 +255,11 @@ _stage(
     "Download, build the teacher, train, evaluate, and print the table, with both naive forecasts, the "
     "backbone alone and the no-retrieval control beside the method. Every stage reuses what is there: an "
     "interrupted run continues where it stopped.",
-    "Example: `tsbench run --method ts-memory --backbone fracast --dataset ETTh1 --horizon 96`\n\n"
+    "Example: `tsbench run --method ts-memory --backbone flame-small --dataset ETTh1 --horizon 96`\n\n"
     "Example: `tsbench run --method flame --dataset ETTh1 --horizon 96 192 336 720`\n\n"
+    "Example: `tsbench run --method f-llm --backbone smollm2 --layers 8 --dataset ETTh1 --horizon 96`\n\n"
+    "Example: `tsbench run --method f-llm --dataset M3-Monthly --train-dataset M4-Monthly`\n\n"
+    "Example: `tsbench run --method origin --backbone flame-small --dataset M3 M4-Hourly`\n\n"
     "Example: `tsbench run --dataset demo --profile quick`\n\n"
     "Example: `tsbench run --csv sales.csv --freq 1D --split 0.7,0.1,0.2 --horizon 28 --lookback 112`",
     _run,

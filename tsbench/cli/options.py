@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -37,12 +37,21 @@ class Ablation(StrEnum):
     NO_RETRIEVAL = "no-retrieval"
 
 
+class Form(StrEnum):
+    """`tsbench.config.FLlmForm`."""
+
+    CLOSED_LOOP = "closed-loop"
+    OPEN_LOOP = "open-loop"
+    MLP = "mlp"
+    FPT = "fpt"
+
+
 Method = Annotated[str, typer.Option(help="How the backbone is adapted; see `tsbench list methods`.")]
 Backbone = Annotated[
     str | None,
     typer.Option(
-        help="Frozen model; see `tsbench list backbones`. Unless given: flame-small for --method flame, "
-        "fracast for the others."
+        help="Frozen model; see `tsbench list backbones`. Unless given: smollm2 for --method f-llm, "
+        "flame-small for the others."
     ),
 ]
 FineTune = Annotated[
@@ -51,8 +60,20 @@ FineTune = Annotated[
 Datasets = Annotated[
     list[str], typer.Option("--dataset", help="Data sets; see `tsbench list datasets`. Several may follow.")
 ]
-Horizons = Annotated[list[int], typer.Option("--horizon", help="Forecast steps. Several may follow.")]
-Lookback = Annotated[int, typer.Option(help="Context steps.")]
+Horizons = Annotated[
+    list[int],
+    typer.Option(
+        "--horizon",
+        help="Forecast steps. Several may follow. Unless given: 96; on M3 and M4 the official ones.",
+    ),
+]
+Lookback = Annotated[
+    int | None,
+    typer.Option(
+        help="Context steps. Unless given: 672 for --method f-llm, 512 for the others; on M3 and M4 about "
+        "two horizons for --method f-llm, whole series for the others."
+    ),
+]
 Seeds = Annotated[list[int], typer.Option("--seed", help="Seeds. Several may follow.")]
 Profile = Annotated[
     ProfileName, typer.Option(help="quick: minutes on a laptop; standard; paper: the full protocol.")
@@ -86,7 +107,67 @@ PlugMem = Annotated[
 ]
 PrecisionChoice = Annotated[
     Precision | None,
-    typer.Option("--precision", help="Of the memory module; bf16 where the processor has it unless given."),
+    typer.Option(
+        "--precision",
+        help="Of memory module or language model; bf16 where the processor has it unless given.",
+    ),
+]
+_F_LLM = "F-LLM"
+Forms = Annotated[
+    list[Form],
+    typer.Option(
+        "--form",
+        help="closed-loop: the method; open-loop: without feedback; mlp: an MLP for the language model; "
+        "fpt: one linear head for the roll-out. Several may follow.",
+        rich_help_panel=_F_LLM,
+    ),
+]
+Patch = Annotated[
+    int | None,
+    typer.Option(
+        help="Steps per patch. Unless given: 96; on M3 and M4 the horizon.", min=1, rich_help_panel=_F_LLM
+    ),
+]
+TrainDataset = Annotated[
+    str | None,
+    typer.Option(
+        help="Collection to train on for forecasting another, such as M4-Monthly for M3-Monthly. Unless "
+        "given: the paper's.",
+        rich_help_panel=_F_LLM,
+    ),
+]
+Layers = Annotated[
+    int | None,
+    typer.Option(
+        help="Blocks of the language model that are used; all unless given.",
+        min=1,
+        rich_help_panel=_F_LLM,
+    ),
+]
+ObserverWindow = Annotated[
+    int, typer.Option(help="Past residuals the observer sees.", min=1, rich_help_panel=_F_LLM)
+]
+ObserverSeed = Annotated[
+    Literal["lookback", "zeros"],
+    typer.Option(help="First residuals: the context's own, or none.", rich_help_panel=_F_LLM),
+]
+Context = Annotated[
+    Literal["sliding", "growing"],
+    typer.Option(
+        "--context", help="Whether the oldest patch is dropped at each step.", rich_help_panel=_F_LLM
+    ),
+]
+Lipschitz = Annotated[
+    Literal["probe", "spectral", "none"],
+    typer.Option(help="Penalty on the de-embedding: Eq. 11, its maximum, none.", rich_help_panel=_F_LLM),
+]
+Diagnose = Annotated[
+    Literal["stability"] | None,
+    typer.Option(
+        help="With `tsbench eval`: also measure the closed loop's error at each roll-out step, its Jacobian "
+        "and the slope of the de-embedding, beside the paper's bound.",
+        rich_help_panel=_F_LLM,
+    ),
 ]
 Samples = Annotated[
     int | None,

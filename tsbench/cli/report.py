@@ -25,8 +25,10 @@ def report(
         str, typer.Option(help="Which cells, such as 'dataset=ETTh1,ETTh2 horizon=96 method=ts-memory'.")
     ] = "",
     summary: Annotated[
-        Literal["mse", "mae", "crps"] | None,
-        typer.Option(help="One row per data set in this score instead of the full tables."),
+        Literal["mse", "mae", "crps", "smape", "mase", "owa"] | None,
+        typer.Option(
+            help="One row per data set in this score instead of the full tables; mase, owa: M3 and M4 alone."
+        ),
     ] = None,
     with_published: Annotated[
         bool,
@@ -59,6 +61,8 @@ def report(
         raise TsbenchError(f"--summary is for reading; use --format markdown, or leave it out for {format}")
     else:
         tables = summary_tables(stored_cells(store, select)[0], summary)
+        if not tables:
+            raise TsbenchError(f"none of the chosen results has the score {summary}; use another --summary")
     text = render(tables, format)
     if output is None:
         typer.echo(text, nl=False)

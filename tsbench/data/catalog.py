@@ -128,6 +128,12 @@ def find(name: str) -> Entry:
     return entries[_match(name, list(entries))]
 
 
+def find_collection(name: str) -> CollectionEntry | None:
+    """The collection of exactly this name; None where it is a long data set, or not in the catalogue."""
+    entry = catalogue().entries.get(name)
+    return entry if isinstance(entry, CollectionEntry) else None
+
+
 def resolve(names: Iterable[str]) -> list[Entry]:
     """The data sets and groups ("M4", "all") called `names`, each data set once, in the order given.
 

@@ -58,7 +58,13 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
     with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bf16"):  # as in training
         before = _crps(backbone.model, stop)
     trained = spec.model_copy(update={"samples": None, "test_stride": None, "drop_last": None})
-    content = [trained.content_hash(task.dataset.sha256), backbone.identity, asdict(config)]
+    content = [
+        trained.content_hash(task.dataset.sha256),
+        asdict(task.borders),
+        backbone.identity,
+        asdict(config),
+        grid.stride,
+    ]
     directory = task.artifacts / "flame" / digest(content)[:32]
     report = train(
         model,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tsbench.backbones.base import Forecaster
 from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.config import CellSpec, Profile
-from tsbench.data.dataset import Dataset
+from tsbench.data.dataset import Dataset, SeriesCollection
 from tsbench.data.splits import Borders, Scaler, split_borders
 from tsbench.data.windows import Split, WindowGrid, window_grid
 from tsbench.metrics.fusion import FusionScores
@@ -86,6 +86,25 @@ def make_task(
     )
     task.test_windows()
     return task
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesTask:
+    """A collection of series to learn from, for forecasting another one zero-shot.
+
+    Attributes:
+        spec: The cell this task belongs to.
+        profile: How much of the protocol is run.
+        source: What is learned from; only its training parts may be looked at.
+        artifacts: Directory for what the cell learns; one per content.
+        progress: Called with one line at each stage.
+    """
+
+    spec: CellSpec
+    profile: Profile
+    source: SeriesCollection
+    artifacts: Path
+    progress: Callable[[str], None] = field(default=lambda line: None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,14 +7,27 @@ import numpy as np
 
 from tsbench.bench.columns import changed_options
 from tsbench.bench.records import Record
-from tsbench.config import CellSpec
+from tsbench.config import TRANSFERS, WHOLE_SERIES, CellSpec
 
 LEAK = "†leak"
 MISSING = "\N{EN DASH}"
 ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
 OTHER_LEVELS = "‡"
 
-_NAIVE = {"naive-last": "Repeat last", "naive-seasonal": "Seasonal naive"}
+_FORMS = {
+    "closed-loop": "F-LLM",
+    "open-loop": "F-LLM without feedback",
+    "mlp": "F-LLM, MLP for the LLM",
+    "fpt": "FPT",
+}
+_BASELINES = {
+    "naive-last": "Repeat last",
+    "naive-seasonal": "Seasonal naive",
+    "naive2": "Naive2",
+    "theta": "Theta",
+    "auto-ets": "AutoETS",
+    "auto-arima": "AutoARIMA",
+}
 _SCORES = {"crps": "CRPS", "mae": "MAE", "mse": "MSE"}
 _EXCLUSIONS = {
     "self": "only the query's own window is barred; most neighbours then hold part of the answer (the paper)",
@@ -37,7 +50,7 @@ def method_label(spec: CellSpec) -> str:
     changed = changed_options(spec)
     parts = []
     if spec.method == "origin":
-        name = _NAIVE.get(spec.backbone, "Origin")
+        name = _BASELINES.get(spec.backbone, "Origin")
     elif changed.get("ablation") == "no-retrieval":
         name = "No-retrieval control"
         del changed["ablation"]
@@ -45,6 +58,9 @@ def method_label(spec: CellSpec) -> str:
         name = "TS-Memory"
     elif spec.method == "flame":
         name = "FLAME fine-tuned"
+    elif spec.f_llm is not None:
+        name = _FORMS[spec.f_llm.form]
+        changed.pop("form", None)
     else:
         name = spec.method
     oracle = f" (oracle {ALPHA}) {LEAK}" if changed.pop("alpha_policy", None) == "oracle" else ""
@@ -57,17 +73,35 @@ def method_label(spec: CellSpec) -> str:
             parts.append(f"{option.replace('_', ' ').replace('plugmem', 'PlugMem')} {value}")
     if spec.train_stride:
         parts.append(f"train stride {spec.train_stride}")
+    if spec.train_dataset and spec.train_dataset != TRANSFERS[spec.dataset].source:
+        parts.append(f"trained on {spec.train_dataset}")
     expand = " (expand roll-out)" if spec.rollout == "expand" else ""
     return ", ".join([name, *parts]) + expand + oracle
 
 
 def row_rank(spec: CellSpec) -> int:
     """Place of a row in a table: baselines first, leaking rows last."""
-    if is_leak(spec):
-        return 5
-    if spec.method == "origin":
-        return list(_NAIVE).index(spec.backbone) if spec.backbone in _NAIVE else 2
-    return 3 if spec.options is not None and spec.options.ablation == "no-retrieval" else 4
+    if is_baseline(spec):
+        return list(_BASELINES).index(spec.backbone)
+    control = spec.options is not None and spec.options.ablation == "no-retrieval"
+    control |= spec.f_llm is not None and spec.f_llm.form != "closed-loop"
+    place = 3 if is_leak(spec) else 0 if spec.method == "origin" else 1 if control else 2
+    return len(_BASELINES) + place
+
+
+def is_baseline(spec: CellSpec) -> bool:
+    """Whether it is a forecast without pre-training, whose name says all."""
+    return spec.method == "origin" and spec.backbone in _BASELINES
+
+
+def of_collection(record: Record) -> bool:
+    """Whether its scores are those of a collection of series (M3, M4)."""
+    return "mase" in record.metrics
+
+
+def lookback_label(spec: CellSpec) -> str:
+    """Context steps of a cell on a collection."""
+    return "all" if spec.lookback >= WHOLE_SERIES else str(spec.lookback)
 
 
 def backbone_label(spec: CellSpec) -> str:
@@ -78,14 +112,16 @@ def backbone_label(spec: CellSpec) -> str:
 def setting_label(record: Record, levels: tuple[float, ...]) -> str:
     """The line above a table: everything that must be equal for its scores to compare."""
     spec = record.spec
+    series = of_collection(record)
+    scored = f"{record.windows} of {record.windows_total} {'series' if series else 'windows'}"
+    crps = f"CRPS pooled over {levels_label(levels)}" if levels else "no CRPS: point forecasts"
     parts = [
-        f"{spec.dataset}, H = {spec.horizon}, L = {spec.lookback}",
-        f"{record.windows} of {record.windows_total} windows (stride {record.test_stride})",
+        f"{spec.dataset}, H = {spec.horizon}" + ("" if series else f", L = {spec.lookback}"),
+        f"{scored} (stride {record.test_stride})",
         *([f"incomplete last batch of {spec.drop_last} dropped"] if spec.drop_last else []),
         f"profile {spec.profile}",
         record.provenance.device,
-        "test split",
-        f"CRPS pooled over {levels_label(levels)}" if levels else "no CRPS: point forecasts",
+        *(["official test part"] if series else ["test split", crps]),
         f"data {record.provenance.data_sha256[:8]}",
     ]
     return " · ".join(parts)
@@ -134,8 +170,6 @@ def notes(records: Sequence[Record], levels: tuple[float, ...]) -> tuple[str, ..
     ]
     if any(spec.method != "origin" for spec in specs):
         found.append("ΔMSE: percent against Origin on the same backbone and roll-out; negative is better.")
-    if len({spec.seed for spec in specs}) > 1:
-        found.append("±: sample standard deviation over seeds.")
     criteria = sorted({_SCORES[o.alpha_criterion] for o in memories if o.alpha_policy == "val"})
     if criteria:
         found.append(f"{ALPHA}: fusion weight, chosen on the validation split by {' or '.join(criteria)}.")
@@ -148,13 +182,41 @@ def notes(records: Sequence[Record], levels: tuple[float, ...]) -> tuple[str, ..
     found += [f"Exclusion {name}: {text}." for name, text in _EXCLUSIONS.items() if name in exclusions]
     if any(o.ablation == "no-retrieval" for o in memories):
         found.append("No-retrieval control: the same memory module trained on the task loss alone.")
-    rollouts = {spec.rollout for spec in specs if spec.backbone not in _NAIVE}
+    rollouts = {spec.rollout for spec in specs if not is_baseline(spec)}
     found += [f"Roll-out {name}: {text}." for name, text in _ROLLOUTS.items() if name in rollouts]
     others = sorted({r.levels for r in records if r.levels and r.levels != levels})
     if others:
         kinds = "; ".join(map(levels_label, others))
         found.append(f"{OTHER_LEVELS}: CRPS over {kinds}; it does not compare with the other rows.")
+    return (*found, *_common_notes(records))
+
+
+def collection_notes(records: Sequence[Record]) -> tuple[str, ...]:
+    """What a reader must know to read a table of cells on one collection."""
+    first = records[0]
+    scores = first.metrics
+    found = [
+        f"Coverage: {first.windows} of {first.windows_total} series "
+        f"({100 * first.windows / first.windows_total:.3g} %), each forecast once, from its training part.",
+        "L: values of a series that its forecast is made from, at most; all: the whole training part.",
+        "SMAPE: 0 to 200. MASE: in units of the training part's seasonal-naive error. Means over series.",
+        "OWA: mean of the ratios to Naive2 on the same series "
+        f"(SMAPE {scores['smape_naive2']:.3f}, MASE {scores['mase_naive2']:.3f}); below 1 is better than it.",
+    ]
+    if scores["series_without_mase"]:
+        found.append(f"MASE leaves out {scores['series_without_mase']:.0f} series that have none.")
+    sources = sorted({record.spec.train_dataset for record in records if record.spec.train_dataset})
+    if sources:
+        found.append(f"F-LLM: zero-shot, trained on the training parts of {' or '.join(sources)}.")
+    return (*found, *_common_notes(records))
+
+
+def _common_notes(records: Sequence[Record]) -> list[str]:
+    """Notes that tables of any data need."""
+    found = []
+    if len({record.spec.seed for record in records}) > 1:
+        found.append("±: sample standard deviation over seeds.")
     versions = sorted({record.provenance.code_version for record in records})
     if len(versions) > 1:
         found.append(f"Rows come from several code versions: {', '.join(versions)}.")
-    return tuple(found)
+    return found

@@ -139,6 +139,22 @@ def published_rows(dataset: str, horizon: int, lookback: int) -> list[PublishedR
     return sorted(found.values(), key=lambda row: (row.method, row.backbone, row.table))
 
 
+def published_smape(dataset: str) -> dict[str, Decimal]:
+    """SMAPE that the F-LLM paper prints of zero-shot transfer to a collection, by method; empty for none.
+
+    Its M4 "Others" pools Weekly, Daily and Hourly, so it belongs to none of them.
+
+    Args:
+        dataset: Name in the catalogue, such as "M3-Monthly".
+    """
+    printed = {"M3-Other": "M3-Others"}.get(dataset, dataset)
+    return {
+        f"{figure.method} ({figure.backbone})" if figure.backbone else figure.method: figure.value
+        for figure in published()
+        if figure.metric == "smape" and figure.dataset == printed
+    }
+
+
 def counterpart(spec: CellSpec, rows: list[PublishedRow]) -> PublishedRow | None:
     """The published row that a cell of the same setting repeats; of several prints the first.
 

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from tsbench.bench.columns import option_values, variant
 from tsbench.bench.records import Failure, Record
-from tsbench.config import CellSpec, TeacherOptions, TsMemoryOptions
+from tsbench.config import CellSpec, FLlmOptions, TeacherOptions, TsMemoryOptions
 from tsbench.errors import TsbenchError
 from tsbench.registry import unknown_name
 
@@ -13,9 +13,10 @@ AnyCell = TypeVar("AnyCell", Record, Failure)
 
 _KEYS = (
     "variant",
-    *(name for name in CellSpec.model_fields if name != "options"),
+    *(name for name in CellSpec.model_fields if name not in ("options", "f_llm")),
     *(name for name in TsMemoryOptions.model_fields if name != "teacher"),
     *TeacherOptions.model_fields,
+    *FLlmOptions.model_fields,
 )
 
 
@@ -25,8 +26,8 @@ def select(cells: Iterable[AnyCell], expression: str) -> list[AnyCell]:
     Args:
         cells: Records or failures.
         expression: Space-separated `key=value`; commas between values mean "or". Keys are the fields of a
-            cell, its TS-Memory options, and `variant`. Case does not count. A cell without such an option
-            does not match. An empty expression keeps all.
+            cell, its TS-Memory or F-LLM options, and `variant`. Case does not count. A cell without such an
+            option does not match. An empty expression keeps all.
 
     Raises:
         TsbenchError: A key is unknown, or a part is not `key=value`.
@@ -44,7 +45,9 @@ def select(cells: Iterable[AnyCell], expression: str) -> list[AnyCell]:
 
 def _value(spec: CellSpec, key: str) -> str | None:
     """A field as text; None where the cell has no such option."""
-    fields = spec.model_dump(exclude={"options"}) | {"variant": variant(spec)}
+    fields = spec.model_dump(exclude={"options", "f_llm"}) | {"variant": variant(spec)}
     if spec.options is not None:
         fields |= option_values(spec.options)
+    if spec.f_llm is not None:
+        fields |= spec.f_llm.model_dump()
     return str(fields[key]).lower() if key in fields else None

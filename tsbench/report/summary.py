@@ -5,14 +5,22 @@ from collections.abc import Iterable
 from typing import Literal
 
 from tsbench.bench.records import Record
-from tsbench.report.labels import MISSING, backbone_label, method_label, row_rank
+from tsbench.config import TRANSFERS, WHOLE_SERIES
+from tsbench.report.labels import (
+    MISSING,
+    backbone_label,
+    is_baseline,
+    method_label,
+    of_collection,
+    row_rank,
+)
 from tsbench.report.tables import Cell, Row, Table, comparable_rows, score_cells
 
-Score = Literal["mse", "mae", "crps"]
+Score = Literal["mse", "mae", "crps", "smape", "mase", "owa"]
 
 
 def summary_tables(records: Iterable[Record], score: Score) -> list[Table]:
-    """Data sets by methods, one table per horizon, lookback, profile and device.
+    """Data sets by methods, one table per horizon, lookback, profile and device; one for all collections.
 
     Every row is a setting whose cells compare (`comparison_tables` has all of them in full); the windows
     scored stand beside it. Where a data set has several settings, such as two test strides, the row is the
@@ -20,14 +28,15 @@ def summary_tables(records: Iterable[Record], score: Score) -> list[Table]:
     method that was not run there is missing, not imputed.
 
     Args:
-        records: Any records.
-        score: Which score to show.
+        records: Any records; those without the score are left out.
+        score: Which score to show: mase and owa are of collections (M3, M4), mse, mae and crps of long data
+            sets.
     """
     suites: dict[tuple[str, ...], list[list[Row]]] = defaultdict(list)
-    for rows in comparable_rows(records):
-        spec, made = rows[0].spec, rows[0].records[0].provenance
-        suite = f"H = {spec.horizon}, L = {spec.lookback}", f"profile {spec.profile}", made.device
-        suites[suite].append(rows)
+    for rows in comparable_rows(record for record in records if score in record.metrics):
+        spec, first = rows[0].spec, rows[0].records[0]
+        steps = "official horizons" if of_collection(first) else f"H = {spec.horizon}, L = {spec.lookback}"
+        suites[steps, f"profile {spec.profile}", first.provenance.device].append(rows)
     return [_suite_table(suite, settings, score) for suite, settings in suites.items()]
 
 
@@ -52,7 +61,7 @@ def _suite_table(suite: tuple[str, ...], every_setting: list[list[Row]], score: 
         notes.append("Some data sets were also run on other windows; `tsbench report` shows every setting.")
     return Table(
         title=" · ".join((score.upper(), *suite)),
-        columns=("Data set", "Windows", *names),
+        columns=("Data set", "Series" if of_collection(settings[0][0].records[0]) else "Windows", *names),
         rows=shown,
         notes=tuple(notes),
     )
@@ -69,6 +78,10 @@ def _setting_row(rows: list[Row], names: list[str], score: Score) -> tuple[Cell,
 
 
 def _name(row: Row) -> str:
-    """Method, and the backbone unless it is the method."""
-    label = method_label(row.spec)
-    return label if row_rank(row.spec) < 2 else f"{label} ({backbone_label(row.spec)})"
+    """Method, and the backbone unless it is the method; on a collection a lookback that was asked for."""
+    spec = row.spec
+    label = method_label(spec)
+    default = TRANSFERS[spec.dataset].lookback if spec.train_dataset else WHOLE_SERIES
+    if of_collection(row.records[0]) and spec.lookback != default:
+        label += f", L = {spec.lookback}"
+    return label if is_baseline(spec) else f"{label} ({backbone_label(spec)})"

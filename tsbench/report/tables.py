@@ -17,14 +17,17 @@ from tsbench.report.labels import (
     MISSING,
     OTHER_LEVELS,
     backbone_label,
+    collection_notes,
     is_leak,
+    lookback_label,
     method_label,
     notes,
+    of_collection,
     row_rank,
     setting_label,
     spread,
 )
-from tsbench.report.published import PublishedRow, counterpart, published_rows
+from tsbench.report.published import PublishedRow, counterpart, published_rows, published_smape
 from tsbench.report.select import select
 
 
@@ -124,15 +127,22 @@ def comparison_tables(records: Iterable[Record], *, with_published: bool = False
     sampled paths) the newest counts. The best of a column is the smallest mean as printed, ties included;
     rows that leak, and CRPS over other levels than that of most rows, do not take part.
 
+    Collections (M3, M4) have tables of SMAPE, MASE and OWA, in which lookbacks may differ: what is forecast
+    is the same.
+
     Args:
         records: Any records.
         with_published: Put what papers print below our rows, marked as such and without part in the best.
             Notes say by how much our rows differ from the same method and backbone in print.
     """
-    settings = comparable_rows(records)
-    if with_published:
-        return [_with_published(_comparison(rows), rows) for rows in settings]
-    return [_comparison(rows) for rows in settings]
+    tables = []
+    for rows in comparable_rows(records):
+        if of_collection(rows[0].records[0]):
+            tables.append(_collection_table(rows, with_published))
+        else:
+            table = _comparison(rows)
+            tables.append(_with_published(table, rows) if with_published else table)
+    return tables
 
 
 def _comparison(rows: list[Row]) -> Table:
@@ -166,6 +176,30 @@ def _comparison(rows: list[Row]) -> Table:
                 **record.metrics,
                 **certificate(record),
             }
+            for row in rows
+            for record in row.records
+        ),
+    )
+
+
+def _collection_table(rows: list[Row], with_published: bool) -> Table:
+    members = [record for row in rows for record in row.records]
+    scores = [score_cells(rows, metric) for metric in ("smape", "mase", "owa")]
+    printed = published_smape(rows[0].spec.dataset) if with_published else {}
+    figures = ", ".join(f"{method} {smape}" for method, smape in printed.items())
+    return Table(
+        title=setting_label(members[0], ()),
+        columns=("Method", "Backbone", "L", "SMAPE", "MASE", "OWA", "Seeds"),
+        rows=tuple(
+            (*row.names(), Cell(lookback_label(row.spec)), *in_row, Cell(str(len(row.records))))
+            for row, *in_row in zip(rows, *scores, strict=True)
+        ),
+        notes=(
+            *collection_notes(members),
+            *([f"Published SMAPE, zero-shot from the other competition: {figures}."] if printed else []),
+        ),
+        data=tuple(
+            {"label": method_label(row.spec), "leak": False, **record.metrics, **certificate(record)}
             for row in rows
             for record in row.records
         ),
@@ -320,7 +354,8 @@ def comparable_rows(records: Iterable[Record]) -> list[list[Row]]:
     for record in sorted(records, key=lambda record: record.provenance.created):
         spec, made = record.spec, record.provenance
         setting = (
-            *(spec.dataset, spec.horizon, spec.lookback, spec.profile, spec.drop_last or 0),
+            *(spec.dataset, spec.horizon, 0 if of_collection(record) else spec.lookback),
+            *(spec.profile, spec.drop_last or 0),
             *(record.windows, record.windows_total, record.test_stride, made.device, made.data_sha256),
         )
         cell = (

@@ -82,7 +82,7 @@ class FlowDistribution:
         noise_scale = self._noise_scale()
         noise = (z - self.correlation * functional.pad(z[:, :-1], (1, 0))) / noise_scale
         log_normal = -0.5 * noise.square() - 0.5 * math.log(2 * math.pi)
-        return log_normal + log_slope - noise_scale.log() - self.scale.log()  # type: ignore[no-any-return]
+        return log_normal + log_slope - noise_scale.log() - self.scale.log()
 
     def loss(self, target: Tensor) -> Tensor:
         """Negative log-likelihood per step, plus the weighted pinball loss."""
@@ -117,7 +117,7 @@ class FlowDistribution:
     def _by_patch(self, steps: Tensor) -> Tensor:
         """[..., H] -> [..., ceil(H / p), p] float64; what lacks of the last patch is 0."""
         padded = functional.pad(steps, (0, -steps.shape[-1] % self.patch))
-        return padded.double().unflatten(-1, (-1, self.patch))
+        return torch.unflatten(padded.double(), -1, (-1, self.patch))
 
     def _by_step(self, patches: Tensor) -> Tensor:
         """[..., ceil(H / p), p] -> [..., H]."""

@@ -1,0 +1,113 @@
+"""Finding the mistakes in cells before the first second of work."""
+
+from collections.abc import Iterable
+
+from tsbench.bench.mistakes import Mistakes
+from tsbench.bench.runner import NAIVE_BACKBONES, Bench, cache_budget
+from tsbench.config import CellSpec
+from tsbench.data.catalog import find_collection
+from tsbench.errors import TsbenchError
+from tsbench.registry import find
+
+
+def check(bench: Bench, specs: Iterable[CellSpec]) -> None:
+    """Find every mistake that can be found before the first second of work.
+
+    Raises:
+        TsbenchError: One line per distinct mistake.
+    """
+    mistakes = Mistakes()
+    with mistakes.noting():
+        bench.store.check_writable()
+    with mistakes.noting():
+        cache_budget()
+    for spec in specs:
+        with mistakes.noting():
+            _check_cell(bench, spec)
+    mistakes.raise_any()
+
+
+def _check_cell(bench: Bench, spec: CellSpec) -> None:
+    method, backbone = find("method", spec.method), find("backbone", spec.backbone)
+    if backbone.requires is not None and not backbone.requires.installed:
+        raise TsbenchError(
+            f"backbone '{backbone.name}' needs the package {backbone.requires.package}; "
+            f"{backbone.requires.install_command}"
+        )
+    if backbone.language_model != (spec.method == "f-llm"):
+        raise TsbenchError(
+            f"backbone '{backbone.name}' is a language model and forecasts only with --method f-llm"
+            if backbone.language_model
+            else f"method 'f-llm' needs a language model, not {backbone.name}; use --backbone smollm2"
+        )
+    if spec.method == "ts-memory" and spec.backbone in NAIVE_BACKBONES:
+        raise TsbenchError(
+            f"method '{method.name}' needs a backbone with an encoder; {spec.backbone} has none; "
+            "choose flame-small or chronos-bolt"
+        )
+    if spec.device != "cpu":
+        from tsbench.backbones.base import resolve_device
+
+        resolve_device(spec.device)
+    if find_collection(spec.dataset):
+        _check_collection_cell(bench, spec)
+        return
+    if backbone.statistical:
+        raise TsbenchError(
+            f"backbone '{backbone.name}' is fitted to single series; use it on M3 or M4, such as M4-Hourly"
+        )
+    from tsbench.data.splits import split_borders
+    from tsbench.data.windows import window_grid
+
+    if spec.options is not None:
+        from tsbench.methods.ts_memory.losses import RECIPES, ablate
+
+        ablate(RECIPES[spec.options.recipe], spec.options.ablation)
+    if spec.method == "f-llm":
+        from tsbench.methods.f_llm import plant_config
+
+        plant_config(spec)
+    if spec.method == "ts-memory" and spec.train_stride:
+        from tsbench.methods.ts_memory.method import train_windows
+
+        train_windows(bench.task(spec))
+    dataset = bench.dataset(spec.dataset)
+    borders = split_borders(dataset.split, len(dataset.values))
+    window_grid(borders, "test", spec.lookback, spec.horizon, spec.test_stride or 1, spec.drop_last)
+    if method.name != "origin":
+        window_grid(borders, "val", spec.lookback, spec.horizon)
+        window_grid(borders, "train", spec.lookback, spec.horizon)
+    if spec.samples is not None:
+        _check_samples(bench, spec)
+
+
+def _check_samples(bench: Bench, spec: CellSpec) -> None:
+    """Only the backbone itself can tell whether it draws paths, so it is loaded."""
+    from tsbench.backbones.base import path_sampler
+
+    if spec.method == "f-llm":
+        raise TsbenchError("method 'f-llm' forecasts points and draws no paths; leave out --samples")
+    path_sampler(bench.backbone(spec), spec.horizon)
+    if spec.method == "ts-memory":
+        raise TsbenchError(
+            "method 'ts-memory' fuses quantiles and draws no paths; "
+            "leave out --samples or use --method origin"
+        )
+
+
+def _check_collection_cell(bench: Bench, spec: CellSpec) -> None:
+    if spec.train_dataset is not None:
+        from tsbench.methods.f_llm import plant_config
+
+        plant_config(spec)
+        bench.collection(spec.train_dataset)
+    elif spec.method != "origin":
+        raise TsbenchError(
+            f"method '{spec.method}' learns from the windows of a long data set; on {spec.dataset} use "
+            "--method origin"
+        )
+    for option in ("samples", "drop_last", "train_stride"):
+        if getattr(spec, option) is not None:
+            name = option.replace("_", "-")
+            raise TsbenchError(f"--{name} is for long data sets, not for {spec.dataset}; leave it out")
+    bench.collection(spec.dataset)
