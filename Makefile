@@ -14,7 +14,7 @@ DEMO := build/demo-results
 .PHONY: demo test lint clean
 
 demo: .venv/stamp-demo
-	TSBENCH_HOME=build/demo-home $(BIN)/tsbench run --method ts-memory --backbone fracast \
+	TSBENCH_HOME=build/demo-home $(BIN)/tsbench run --method ts-memory --backbone flame-small \
 		--dataset demo --profile quick --results $(DEMO)
 
 test: .venv/stamp-dev
@@ -29,7 +29,7 @@ clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/stamp-demo: .venv/stamp-torch pyproject.toml constraints.txt
-	$(PIP) -c constraints.txt -e '.[fracast]'
+	$(PIP) -c constraints.txt -e .
 	touch $@
 
 .venv/stamp-dev: .venv/stamp-torch pyproject.toml constraints.txt
