@@ -47,6 +47,7 @@ def draw(backbone: FlameBackbone, name: str, path: Path) -> None:
     origin = f"{dataset.timestamps[start[0]]}, step {dataset.freq}"
     axes.set_title(f"{name}, {dataset.channels[-1]}: {backbone.name} zero-shot, {origin}")
     axes.set_xlabel("steps from the forecast origin")
+    axes.set_ylabel("standardised")
     axes.legend(loc="upper left", fontsize="small", ncols=2)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

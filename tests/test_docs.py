@@ -1,6 +1,7 @@
 """The documents say what the code does: commands parse, examples run, tables equal their source."""
 
 import re
+import runpy
 import shlex
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -159,11 +160,25 @@ def test_ts_memory_document_shows_the_weights_of_a_recipe(recipe: Recipe) -> Non
 
 
 def test_the_readme_table_is_that_of_the_committed_records() -> None:
-    records = select(ResultsStore(ROOT / "results").records(), "profile=standard horizon=96 rollout=median")
+    wanted = "profile=standard horizon=96 rollout=median lookback=512"
+    shown_backbones = "backbone=naive-last,naive-seasonal,flame-small"
+    records = select(ResultsStore(ROOT / "results").records(), f"{wanted} {shown_backbones}")
     tables = [render(summary_tables(records, score), "markdown") for score in ("mse", "crps")]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = readme.partition("<!-- results:start -->")[2].partition("<!-- results:end -->")[0]
     assert shown.strip() == "\n".join(tables).strip()
+
+
+def test_flame_document_and_model_card_show_the_committed_zero_shot_figures() -> None:
+    table = runpy.run_path(str(ROOT / "benchmarks" / "flame_zero_shot.py"))["table"](ROOT / "results")
+    document = (ROOT / "docs" / "flame.md").read_text(encoding="utf-8")
+    shown = document.partition("<!-- zero-shot:start -->")[2].partition("<!-- zero-shot:end -->")[0]
+    assert shown.strip() == table
+    assert len(table.splitlines()) == 2 + 6 * 4
+    weights = ROOT / "tsbench" / "models" / "flame" / "weights" / "flame-small"
+    card = (weights / "README.md").read_text(encoding="utf-8")
+    for line in table.splitlines():
+        assert "|".join(line.split("|")[:7]) in card
 
 
 def test_flame_document_shows_the_sizes() -> None:
