@@ -205,7 +205,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     tsbench: toy.Cli, store: ResultsStore, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "fracast", None)
-    (said,) = errors(tsbench(f"{command} --dataset demo"))
+    (said,) = errors(tsbench(f"{command} --backbone fracast --dataset demo"))
     assert said == "backbone 'fracast' needs the package fracast; pip install 'tsbench[fracast]'"
     assert_nothing_written(store.root)
 

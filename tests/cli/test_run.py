@@ -317,21 +317,24 @@ def test_interrupted_training_resumes_at_its_checkpoint(
     assert only(store.records()).metrics == undisturbed.metrics
 
 
-def test_the_pipeline_runs_on_fracast(
-    tsbench: toy.Cli, store: ResultsStore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("backbone", "option"), [("flame-small", ""), ("fracast", "--backbone fracast")])
+def test_the_pipeline_runs_on_weights_that_come_in_a_package(
+    tsbench: toy.Cli, store: ResultsStore, monkeypatch: pytest.MonkeyPatch, backbone: str, option: str
 ) -> None:
-    pytest.importorskip("fracast")
+    if backbone == "fracast":
+        pytest.importorskip("fracast")
     smaller = {"max_test_values": 1_000, "max_val_values": 500, "max_knowledge_rows": 64}
     monkeypatch.setitem(PROFILES, "quick", toy.PROFILE.model_copy(update=smaller))
-    result = tsbench("run --dataset demo --profile quick --lookback 48 --horizon 24")
+    cell = f"{option} --dataset demo --profile quick --lookback 48 --horizon 24"
+    result = tsbench(f"run {cell}")
     assert result.exit_code == 0
     assert all(f"│ {row}" in result.stdout for row in ROWS)
     records = store.records()
     memory = only([r for r in records if r.spec.options and r.spec.options.ablation == "none"])
-    assert memory.spec.backbone == "fracast"
-    assert memory.provenance.backbone_identity.startswith("fracast-")
+    assert memory.spec.backbone == backbone
+    assert memory.provenance.backbone_identity.startswith(f"{backbone}-")
     assert np.isfinite(list(memory.metrics.values())).all()
-    assert "already done" in tsbench("eval --dataset demo --profile quick --lookback 48 --horizon 24").stderr
+    assert "already done" in tsbench(f"eval {cell}").stderr
 
 
 def test_one_train_stride_for_two_horizons_trains_on_the_same_origins(
