@@ -94,7 +94,7 @@ def test_closed_loop_is_the_open_one_plus_the_observer(bench: Bench, spec: CellS
     context = torch.randn(3, LOOKBACK, generator=torch.Generator().manual_seed(0))
     for name, weights in opened.model.state_dict().items():
         assert torch.equal(weights, closed.model.state_dict()[name])
-    without = FLlmForecaster(closed.name, closed.model, None, closed.rolling)
+    without = FLlmForecaster(closed.model, None, closed.rolling)
     assert torch.equal(without.predict(context, 48), opened.predict(context, 48))
     if closed.observer is not None:
         assert not torch.equal(closed.predict(context, 48), opened.predict(context, 48))

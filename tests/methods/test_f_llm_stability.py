@@ -104,14 +104,14 @@ def free_plant(monkeypatch: pytest.MonkeyPatch) -> Plant:
 
     def fit(task: Task, frozen: object) -> Fitted:
         assert task.spec.f_llm == FLlmOptions(patch=PATCH, form="open-loop", lipschitz="none")
-        return Fitted(FLlmForecaster("f-llm", plant, None, RollOutConfig()))
+        return Fitted(FLlmForecaster(plant, None, RollOutConfig()))
 
     monkeypatch.setattr(f_llm_stability, "fit", fit)
     return plant
 
 
 def diagnosed(task: Task, observer: Observer | None, way: RollOutConfig = EVERY_WAY[0]) -> Stability:
-    return diagnose(task, cast(Any, None), FLlmForecaster("f-llm", make_plant(), observer, way))
+    return diagnose(task, cast(Any, None), FLlmForecaster(make_plant(), observer, way))
 
 
 # --- errors, against a loop in float64
@@ -394,24 +394,6 @@ def test_a_damaged_file_is_named(content: str, tmp_path: Path) -> None:
 
 
 # --- the command
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A random LLaMA in the Hugging Face format."""
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        vocab_size=32,
-    )
-    directory = tmp_path_factory.mktemp("llama")
-    transformers.LlamaForCausalLM(config).save_pretrained(directory)
-    return str(directory)
 
 
 @pytest.fixture

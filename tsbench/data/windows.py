@@ -125,3 +125,8 @@ def _cut(scaled: NDArray[np.float32], first: NDArray[np.int64], length: int) -> 
     if len(first) and (first.min() < 0 or first.max() + length > len(scaled)):
         raise ValueError(f"windows of {length} rows leave the array of {len(scaled)} rows")
     return np.ascontiguousarray(sliding_window_view(scaled, length, axis=0)[first], dtype=np.float32)
+
+
+def evenly_spaced(total: int, at_most: int) -> NDArray[np.int64]:
+    """Places among `total` items, from the first to the last; all where they are at most `at_most`."""
+    return np.unique(np.linspace(0, total - 1, min(total, at_most)).astype(np.int64))

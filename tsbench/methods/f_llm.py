@@ -13,7 +13,7 @@ from tsbench.backbones.base import RollOut, hash_weights, resolve_device
 from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.backbones.language_model import LanguageModel
 from tsbench.config import CellSpec, FLlmOptions, digest
-from tsbench.data.windows import WindowGrid, gather_contexts, window_grid
+from tsbench.data.windows import WindowGrid, evenly_spaced, gather_contexts, window_grid
 from tsbench.errors import TsbenchError
 from tsbench.methods.task import Fitted, SeriesTask, Task
 from tsbench.models.f_llm.lipschitz import LipschitzConfig
@@ -42,16 +42,15 @@ class FLlmForecaster:
     """A trained F-LLM: point forecasts by roll-out of patches.
 
     Attributes:
-        name: "f-llm", as it was trained.
         model: Plant, or the baseline that needs no roll-out.
         observer: Closes the loop; None leaves it open.
         rolling: How a forecast is fed back.
     """
 
-    name: str
     model: Plant | FlattenHeadForecaster
     observer: Observer | None
     rolling: RollOutConfig
+    name: ClassVar[str] = "f-llm"
     quantile_levels: ClassVar[tuple[float, ...]] = ()
     rollout: ClassVar[RollOut] = "direct"
 
@@ -109,7 +108,7 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
     if isinstance(model, Plant) and options.form in ("closed-loop", "mlp"):
         observer, learned = _close_loop(task, model, language.identity, options, rolling)
         diagnostics |= learned
-    return Fitted(FLlmForecaster("f-llm", model, observer, rolling), diagnostics)
+    return Fitted(FLlmForecaster(model, observer, rolling), diagnostics)
 
 
 def plant_config(spec: CellSpec) -> PlantConfig:
@@ -329,8 +328,7 @@ def _validation(task: Task, stage: Stage) -> Tensor:
     """Windows x channels of the validation split [n, L + H], thinned evenly to a bound."""
     grid = window_grid(task.borders, "val", task.spec.lookback, stage.horizon)
     total = len(grid.starts) * task.channels
-    chosen = np.unique(np.linspace(0, total - 1, min(total, VALIDATION_ROWS)).astype(np.int64))
-    return _rows(task, grid, chosen)
+    return _rows(task, grid, evenly_spaced(total, VALIDATION_ROWS))
 
 
 def _rows(task: Task, grid: WindowGrid, pairs: NDArray[np.int64]) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.config import CellSpec, FLlmOptions
-from tsbench.data.windows import gather_contexts
+from tsbench.data.windows import evenly_spaced, gather_contexts
 from tsbench.errors import TsbenchError
 from tsbench.fsio import atomic_write
 from tsbench.methods.f_llm import FLlmForecaster, fit
@@ -191,7 +191,7 @@ def diagnose(task: Task, frozen: FrozenBackbone, forecaster: FLlmForecaster) -> 
     open_band, closed_band, difference = error_bands(open_errors, closed_errors, block)
     open_one_step, closed_one_step = (np.sqrt(each.mean(0)) for each in one_steps)
     steps = tuple(sorted({1, squared.shape[-1]}))
-    contexts = rows[_evenly(len(rows), _POINTS), : grid.lookback]
+    contexts = rows[evenly_spaced(len(rows), _POINTS), : grid.lookback]
     opened = closed = _spectrum(task, plant, None, rolling, contexts, steps)
     if observer is not None:
         closed = _spectrum(task, plant, observer, rolling, contexts, steps)
@@ -310,12 +310,8 @@ def load_diagnosis(path: Path, key: str) -> Diagnosis | None:
 
 def _thinned(starts: NDArray[np.int64], channels: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Windows and channels, each spread evenly, whose product stays within the bound."""
-    chosen = _evenly(channels, _MOST_ROWS // min(len(starts), _LEAST_WINDOWS))
-    return starts[_evenly(len(starts), _MOST_ROWS // len(chosen))], chosen
-
-
-def _evenly(total: int, wanted: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, total - 1, min(total, wanted)).astype(np.int64))
+    chosen = evenly_spaced(channels, _MOST_ROWS // min(len(starts), _LEAST_WINDOWS))
+    return starts[evenly_spaced(len(starts), _MOST_ROWS // len(chosen))], chosen
 
 
 def _block_length(starts: NDArray[np.int64], horizon: int) -> int:

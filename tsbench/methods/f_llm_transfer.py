@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tsbench.backbones.base import hash_weights, resolve_device
 from tsbench.backbones.language_model import LanguageModel
 from tsbench.config import CellSpec, FLlmOptions, digest
+from tsbench.data.windows import evenly_spaced
 from tsbench.errors import TsbenchError
 from tsbench.methods.f_llm import (
     VALIDATION_ROWS,
@@ -65,7 +66,7 @@ def fit_transfer(task: SeriesTask, language: LanguageModel) -> Fitted:
         return smape_loss(network(context), target)
 
     def score(network: Any, windows: Tensor) -> Tensor:
-        return _forecast_smape(FLlmForecaster("f-llm", network, None, rolling), spec, windows)
+        return _forecast_smape(FLlmForecaster(network, None, rolling), spec, windows)
 
     stage = plant_stage(spec)
     report = _train(task, model, stage, language.identity, loss, score)
@@ -78,7 +79,7 @@ def fit_transfer(task: SeriesTask, language: LanguageModel) -> Fitted:
     if isinstance(model, Plant) and options.form in ("closed-loop", "mlp"):
         observer, learned = _close_loop(task, model, language.identity, rolling)
         diagnostics |= learned
-    return Fitted(FLlmForecaster("f-llm", model, observer, rolling), diagnostics)
+    return Fitted(FLlmForecaster(model, observer, rolling), diagnostics)
 
 
 def smape_loss(predicted: Tensor, target: Tensor) -> Tensor:
@@ -170,7 +171,7 @@ def _close_loop(
         return smape_loss(roll_out(plant, network, context, patches, rolling).corrected.flatten(1), target)
 
     def score(network: Any, windows: Tensor) -> Tensor:
-        return _forecast_smape(FLlmForecaster("f-llm", plant, network, rolling), spec, windows)
+        return _forecast_smape(FLlmForecaster(plant, network, rolling), spec, windows)
 
     weights = digest([identity, hash_weights(plant, asdict(plant.config))])
     open_loop = mean_over(observer, score, _held_out(task))
@@ -211,8 +212,7 @@ def _train(
 def _held_out(task: SeriesTask) -> Tensor:
     """The last H values of the training parts with their contexts [n, L + H], thinned evenly to a bound."""
     usable = [series for series in task.source.train if len(series) > task.spec.horizon]
-    chosen = np.unique(np.linspace(0, len(usable) - 1, min(len(usable), VALIDATION_ROWS)).astype(np.int64))
-    series = [usable[place] for place in chosen]
+    series = [usable[place] for place in evenly_spaced(len(usable), VALIDATION_ROWS)]
     ends = np.array([len(values) for values in series])
     return cut_windows(series, ends, task.spec.lookback + task.spec.horizon)
 

@@ -10,7 +10,7 @@ from tsbench.backbones.flame import FlameBackbone, make_backbone
 from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.config import digest
 from tsbench.data.pretraining import PretrainingWindows
-from tsbench.data.windows import WindowGrid, gather_contexts, gather_targets, window_grid
+from tsbench.data.windows import WindowGrid, evenly_spaced, gather_contexts, gather_targets, window_grid
 from tsbench.errors import TsbenchError
 from tsbench.methods.task import Fitted, Task
 from tsbench.metrics.quantile import pinball_loss
@@ -111,8 +111,7 @@ def _pairs(
 def _rows(task: Task, grid: WindowGrid) -> PretrainingWindows:
     """All windows and channels of a grid, thinned evenly to a bound."""
     total = len(grid.starts) * task.channels
-    chosen = np.unique(np.linspace(0, total - 1, min(total, _VALIDATION_ROWS)).astype(np.int64))
-    return _pairs(task, grid, chosen)
+    return _pairs(task, grid, evenly_spaced(total, _VALIDATION_ROWS))
 
 
 @torch.no_grad()
