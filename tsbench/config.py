@@ -29,7 +29,7 @@ AblationName = Literal[
     "no-retrieval",
 ]
 PlugMemSizeName = Literal["tiny", "small", "base", "large"]
-FLlmForm = Literal["closed-loop", "open-loop", "mlp", "fpt"]
+FLlmForm = Literal["closed-loop", "open-loop", "lora", "mlp", "fpt"]
 
 _NOT_HASHED = frozenset({"device"})
 """Fields that cannot change a result beyond floating-point noise."""
@@ -96,8 +96,9 @@ class FLlmOptions(_Frozen):
 
     Attributes:
         form: "closed-loop": the frozen language model corrected by its observer, the method. "open-loop":
-            without feedback. "mlp": closed loop around an MLP in the language model's place. "fpt": all
-            patches through the language model and one linear head to the horizon, no roll-out (GPT4TS).
+            without feedback. "lora": without feedback, with low-rank adapters trained in the language model.
+            "mlp": closed loop around an MLP in the language model's place. "fpt": all patches through the
+            language model and one linear head to the horizon, no roll-out (GPT4TS).
         patch: Steps per patch, P; the lookback is a multiple of it.
         layers: Blocks of the language model that are used, from the first; None uses all.
         observer_window: Past residuals the observer sees, w.

@@ -82,7 +82,7 @@ def test_it_learns_and_the_open_loop_and_naive_rows_stand_beside_it(llama: str, 
     assert closed["val_mse_closed"] <= closed["val_mse_open"]
 
 
-@pytest.mark.parametrize("form", ["mlp", "fpt"])
+@pytest.mark.parametrize("form", ["lora", "mlp", "fpt"])
 def test_baselines_of_the_same_parts_learn_too(llama: str, tmp_path: Path, form: str) -> None:
     table = run(llama, tmp_path / "results", form=form).set_index("method")
     assert table["mse"]["f-llm"] < table["mse"]["origin"].max()

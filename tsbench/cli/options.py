@@ -42,6 +42,7 @@ class Form(StrEnum):
 
     CLOSED_LOOP = "closed-loop"
     OPEN_LOOP = "open-loop"
+    LORA = "lora"
     MLP = "mlp"
     FPT = "fpt"
 
@@ -117,8 +118,8 @@ Forms = Annotated[
     list[Form],
     typer.Option(
         "--form",
-        help="closed-loop: the method; open-loop: without feedback; mlp: an MLP for the language model; "
-        "fpt: one linear head for the roll-out. Several may follow.",
+        help="closed-loop: the method; open-loop: without feedback; lora: adapters instead of feedback; "
+        "mlp: an MLP for the language model; fpt: one linear head for the roll-out. Several may follow.",
         rich_help_panel=_F_LLM,
     ),
 ]

@@ -1,5 +1,6 @@
 """F-LLM on a task: train the plant, then the observer that closes the loop around it."""
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, cast
@@ -12,13 +13,15 @@ from torch import Tensor, nn
 from tsbench.backbones.base import RollOut, hash_weights, resolve_device
 from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.backbones.language_model import LanguageModel
-from tsbench.config import CellSpec, FLlmOptions, digest
+from tsbench.config import CellSpec, FLlmForm, FLlmOptions, digest
 from tsbench.data.windows import WindowGrid, evenly_spaced, gather_contexts, window_grid
 from tsbench.errors import TsbenchError
 from tsbench.methods.task import Fitted, SeriesTask, Task
+from tsbench.models.f_llm.adapters import AdaptedDecoder
 from tsbench.models.f_llm.lipschitz import LipschitzConfig
 from tsbench.models.f_llm.observer import Observer
 from tsbench.models.f_llm.plant import (
+    Decoder,
     FlattenHeadForecaster,
     FrozenDecoder,
     Plant,
@@ -173,16 +176,26 @@ def build_network(spec: CellSpec, language: LanguageModel) -> Plant | FlattenHea
     """What a cell trains first, with the weights its seed gives.
 
     Raises:
-        TsbenchError: The lookback is not a multiple of the patch.
+        TsbenchError: The lookback is not a multiple of the patch, or peft is missing.
     """
     config, form = plant_config(spec), (spec.f_llm or FLlmOptions()).form
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        decoder = TokenMLP(language.width) if form == "mlp" else FrozenDecoder(language.module)
+        decoder = _decoder(form, language)
         model = (
             FlattenHeadForecaster(config, decoder, spec.horizon) if form == "fpt" else Plant(config, decoder)
         )
     return model.to(resolve_device(spec.device))
+
+
+def _decoder(form: FLlmForm, language: LanguageModel) -> Decoder:
+    if form == "mlp":
+        return TokenMLP(language.width)
+    if form != "lora":
+        return FrozenDecoder(language.module)
+    if importlib.util.find_spec("peft") is None:
+        raise TsbenchError("--form lora needs the package peft; pip install 'tsbench[f-llm]'")
+    return AdaptedDecoder(language.module)
 
 
 def _direct_loss(model: nn.Module, rows: Tensor) -> Tensor:

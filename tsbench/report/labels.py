@@ -17,6 +17,7 @@ OTHER_LEVELS = "‡"
 _FORMS = {
     "closed-loop": "F-LLM",
     "open-loop": "F-LLM without feedback",
+    "lora": "F-LLM, LoRA for feedback",
     "mlp": "F-LLM, MLP for the LLM",
     "fpt": "FPT",
 }

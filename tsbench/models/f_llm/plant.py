@@ -1,7 +1,7 @@
 """The plant of F-LLM (arXiv 2602.12756): a frozen language model that predicts the next patch of a series."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from tsbench.errors import TsbenchError
 from tsbench.models.f_llm.lipschitz import LipschitzConfig, lipschitz_penalty
 
 __all__ = [
+    "Decoder",
     "FlattenHeadForecaster",
     "FrozenDecoder",
     "Moments",
@@ -52,6 +53,19 @@ class PlantConfig:
     def lookback(self) -> int:
         """Context length L in steps."""
         return self.tokens * self.patch
+
+
+class Decoder(Protocol):
+    """What stands between embedding and de-embedding; a part of the network if it is an `nn.Module`.
+
+    Attributes:
+        width: Width d of the vectors it reads and writes.
+    """
+
+    width: int
+
+    def __call__(self, tokens: Tensor, cache: Any = None, use_cache: bool = False) -> tuple[Tensor, Any]:
+        """Hidden states [B, n, d] of tokens [B, n, d], and their cache; see `FrozenDecoder`."""
 
 
 class FrozenDecoder:
@@ -147,19 +161,20 @@ class Plant(nn.Module):
 
     yhat_t = D(last hidden state of M(E(s_1), ..., E(s_{t-1}))),  s the normalised patches
 
-    E and D are float32 and stay so under autocast; they and a `TokenMLP` are all that is trained and saved.
+    E and D are float32 and stay so under autocast; they and a decoder that is a module, `TokenMLP` or
+    `AdaptedDecoder`, are all that is trained and saved.
 
     Args:
         config: Shape of the plant.
-        decoder: Language model M, or the ablation's replacement of it.
+        decoder: Language model M, or what a comparison puts in its place.
 
     Source: F-LLM, Eq. 8; instance normalisation and patches as in the code of AutoTimes (arXiv 2402.02370).
     """
 
-    def __init__(self, config: PlantConfig, decoder: FrozenDecoder | TokenMLP) -> None:
+    def __init__(self, config: PlantConfig, decoder: Decoder) -> None:
         super().__init__()
         self.config = config
-        self.decoder: FrozenDecoder | TokenMLP = decoder
+        self.decoder: Decoder = decoder
         self.embed = _projection(config, config.patch, decoder.width)
         self.deembed = _projection(config, decoder.width, config.patch)
 
@@ -215,10 +230,10 @@ class FlattenHeadForecaster(nn.Module):
     plant and baseline differ in nothing but the way they forecast.
     """
 
-    def __init__(self, config: PlantConfig, decoder: FrozenDecoder | TokenMLP, horizon: int) -> None:
+    def __init__(self, config: PlantConfig, decoder: Decoder, horizon: int) -> None:
         super().__init__()
         self.config = config
-        self.decoder: FrozenDecoder | TokenMLP = decoder
+        self.decoder: Decoder = decoder
         self.embed = _projection(config, config.patch, decoder.width)
         self.head = nn.Linear(config.tokens * decoder.width, horizon)
 
