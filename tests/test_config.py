@@ -216,7 +216,7 @@ def test_a_teacher_that_cannot_be_built_is_refused(field: dict[str, Any]) -> Non
 def test_profiles_grow_from_quick_to_paper() -> None:
     quick, standard, paper = (PROFILES[name] for name in ("quick", "standard", "paper"))
     bounds = [name for name in Profile.model_fields if name.startswith(("max_", "batch_"))]
-    assert len(bounds) == 9
+    assert len(bounds) == 10
     for bound in (*bounds, "eval_every", "patience"):
         assert getattr(quick, bound) <= getattr(standard, bound) <= getattr(paper, bound), bound
     sizes = ["tiny", "small", "base", "large"]

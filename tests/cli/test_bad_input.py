@@ -44,11 +44,30 @@ def assert_nothing_written(folder: Path) -> None:
         (f"run {TOY} --dataset xyz", "unknown dataset 'xyz'", "known are demo, ETTh1"),
         (f"run {TOY} --backbone fracats", "unknown backbone 'fracats'", "did you mean fracast?"),
         (f"eval {TOY} --method tsmemory", "unknown method 'tsmemory'", "did you mean ts-memory?"),
-        (f"run {TOY} --method xyz", "unknown method 'xyz'", "known: f-llm, flame, origin, ts-memory"),
+        (
+            f"run {TOY} --method xyz",
+            "unknown method 'xyz'",
+            "known: f-llm, flame, origin, supervised, ts-memory",
+        ),
         (
             f"run {TOY} --horizon 801",
             "horizon 801 is longer than the test split of 800 rows",
             "use a shorter horizon",
+        ),
+        (
+            f"run {TOY} --method supervised",
+            "method 'supervised' needs an untrained architecture, not toy",
+            "use --backbone dlinear",
+        ),
+        (
+            f"run {TOY} --method origin --backbone dlinear",
+            "'dlinear' is an untrained architecture",
+            "forecasts only with --method supervised",
+        ),
+        (
+            "run --method supervised --dataset demo --samples 10",
+            "method 'supervised' forecasts points and draws no paths",
+            "leave out --samples",
         ),
         (f"run {TOY} --horizon 0", "horizon is 0", "greater than or equal to 1; give another value"),
         (f"run {TOY} --seed -1", "seed is -1", "greater than or equal to 0; give another value"),

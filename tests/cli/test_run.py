@@ -352,3 +352,17 @@ def test_a_train_stride_off_the_grid_of_the_knowledge_base_is_refused(tsbench: t
     result = tsbench("run --method ts-memory --horizon 24 --train-stride 1", *toy.CELL)
     assert result.exit_code == 2
     assert "use a multiple of" in result.output
+
+
+def test_a_supervised_baseline_is_a_row_of_its_own_name(tsbench: toy.Cli, store: ResultsStore) -> None:
+    result = tsbench(
+        "run --method supervised --dataset demo --profile quick --lookback 48 --horizon 24 --test-stride 20"
+    )
+    assert result.exit_code == 0
+    assert "│ DLinear" in result.stdout
+    assert "dlinear: epoch 1" in result.stderr
+    assert sorted(record.spec.backbone for record in store.records()) == [
+        "dlinear",
+        "naive-last",
+        "naive-seasonal",
+    ]

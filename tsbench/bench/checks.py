@@ -34,12 +34,16 @@ def _check_cell(bench: Bench, spec: CellSpec) -> None:
             f"backbone '{backbone.name}' needs the package {backbone.requires.package}; "
             f"{backbone.requires.install_command}"
         )
-    if backbone.language_model != (spec.method == "f-llm"):
-        raise TsbenchError(
-            f"backbone '{backbone.name}' is a language model and forecasts only with --method f-llm"
-            if backbone.language_model
-            else f"method 'f-llm' needs a language model, not {backbone.name}; use --backbone smollm2"
-        )
+    for only, role, what, example in (
+        ("f-llm", "language-model", "a language model", "smollm2"),
+        ("supervised", "architecture", "an untrained architecture", "dlinear"),
+    ):
+        if (backbone.role == role) != (spec.method == only):
+            raise TsbenchError(
+                f"backbone '{backbone.name}' is {what} and forecasts only with --method {only}"
+                if backbone.role == role
+                else f"method '{only}' needs {what}, not {backbone.name}; use --backbone {example}"
+            )
     if spec.method == "ts-memory" and spec.backbone in NAIVE_BACKBONES:
         raise TsbenchError(
             f"method '{method.name}' needs a backbone with an encoder; {spec.backbone} has none; "
@@ -52,7 +56,7 @@ def _check_cell(bench: Bench, spec: CellSpec) -> None:
     if find_collection(spec.dataset):
         _check_collection_cell(bench, spec)
         return
-    if backbone.statistical:
+    if backbone.role == "statistical":
         raise TsbenchError(
             f"backbone '{backbone.name}' is fitted to single series; use it on M3 or M4, such as M4-Hourly"
         )
@@ -85,8 +89,8 @@ def _check_samples(bench: Bench, spec: CellSpec) -> None:
     """Only the backbone itself can tell whether it draws paths, so it is loaded."""
     from tsbench.backbones.base import path_sampler
 
-    if spec.method == "f-llm":
-        raise TsbenchError("method 'f-llm' forecasts points and draws no paths; leave out --samples")
+    if spec.method in ("f-llm", "supervised"):
+        raise TsbenchError(f"method '{spec.method}' forecasts points and draws no paths; leave out --samples")
     path_sampler(bench.backbone(spec), spec.horizon)
     if spec.method == "ts-memory":
         raise TsbenchError(

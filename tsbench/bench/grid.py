@@ -13,7 +13,7 @@ from tsbench.registry import Kind, find
 
 _HORIZON = 96
 _BACKBONE = "flame-small"
-_LANGUAGE_MODEL = "smollm2"
+_OWN_BACKBONES = {"f-llm": "smollm2", "supervised": "dlinear"}
 
 
 def cells(
@@ -37,13 +37,14 @@ def cells(
 
     Args:
         method: Name or alias of a method.
-        backbone: Name or alias of a backbone; None takes smollm2 for F-LLM and flame-small for others.
+        backbone: Name or alias of a backbone; None takes smollm2 for F-LLM, dlinear for supervised and
+            flame-small for others.
         datasets: Names of data sets or groups of the catalogue.
         horizons: Forecast steps; none takes 96, and the official ones of a collection.
         seeds: Seeds.
         variants: Settings of TS-Memory or F-LLM; (None,) for other methods.
-        lookback: Context steps; None takes 672 for F-LLM, the paper's, and 512 for others. On a collection it
-            takes what `TRANSFERS` says for F-LLM, and whole series for others.
+        lookback: Context steps; None takes the backbone's own, 672 for F-LLM, and 512 for others. On a
+            collection it takes what `TRANSFERS` says for F-LLM, and whole series for others.
         train_dataset: Collection that F-LLM is trained on; None takes that of `TRANSFERS`.
         fine_tune: Train FLAME on the data set. Zero-shot, FLAME is its backbone as it is: an Origin cell.
         own_data: Names of data sets that are not in the catalogue.
@@ -55,17 +56,20 @@ def cells(
     mistakes = Mistakes()
     names: dict[Kind, str] = {
         "method": method,
-        "backbone": backbone or (_LANGUAGE_MODEL if method == "f-llm" else _BACKBONE),
+        "backbone": backbone or _OWN_BACKBONES.get(method, _BACKBONE),
     }
     for kind, typed in names.items():
         with mistakes.noting():
-            names[kind] = find(kind, typed).name
+            entry = find(kind, typed)
+            names[kind], lookback = entry.name, lookback or entry.lookback
     members = []
     for name in datasets:
         with mistakes.noting():
             members += [entry.name for entry in resolve([name])]
     with mistakes.noting():
         names["method"] = _trained_method(names, fine_tune)
+    if names["method"] == "supervised":
+        common = common | {"precision": "fp32"}
     if names["method"] == "origin":
         seeds, common = (0,), common | {"precision": "fp32", "train_stride": None}
     found: dict[CellSpec, None] = {}

@@ -98,7 +98,7 @@ class Bench:
         from tsbench.registry import load_backbone
 
         data = find_collection(spec.dataset) or self.dataset(spec.dataset)
-        seasonal = spec.backbone in NAIVE_BACKBONES or find("backbone", spec.backbone).statistical
+        seasonal = spec.backbone in NAIVE_BACKBONES or find("backbone", spec.backbone).role == "statistical"
         options = BackboneOptions(
             name=spec.backbone,
             checkpoint=spec.checkpoint,
@@ -155,9 +155,9 @@ def with_baselines(specs: Iterable[CellSpec]) -> list[CellSpec]:
     """Put the rows in front that every table needs: both naive forecasts, the backbone alone, the control.
 
     The control of a TS-Memory cell trains the same memory module on the same pairs without a teacher. A
-    language model forecasts nothing alone: with F-LLM's closed loop comes the open one. The naive forecasts
-    draw no paths, so theirs are cells without sampled paths. On a collection they see whole training parts,
-    and Naive2 stands with them.
+    language model or an architecture forecasts nothing alone: with F-LLM's closed loop comes the open one.
+    The naive forecasts draw no paths, so theirs are cells without sampled paths. On a collection they see
+    whole training parts, and Naive2 stands with them.
     """
     ordered: dict[CellSpec, None] = {}
     for spec in specs:
@@ -167,9 +167,9 @@ def with_baselines(specs: Iterable[CellSpec]) -> list[CellSpec]:
         for naive in (*NAIVE_BACKBONES, "naive2") if collection else NAIVE_BACKBONES:
             update = {"backbone": naive, "checkpoint": None, "rollout": "median", "samples": None, **whole}
             ordered[plain.model_copy(update=update)] = None
-        if spec.f_llm is None:
+        if spec.f_llm is None and spec.method != "supervised":
             ordered[plain] = None
-        elif spec.f_llm.form == "closed-loop":
+        elif spec.f_llm is not None and spec.f_llm.form == "closed-loop":
             without = spec.f_llm.model_copy(update={"form": "open-loop"})
             ordered[spec.model_copy(update={"f_llm": without})] = None
         if spec.method == "ts-memory":

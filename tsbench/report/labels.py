@@ -28,6 +28,7 @@ _BASELINES = {
     "theta": "Theta",
     "auto-ets": "AutoETS",
     "auto-arima": "AutoARIMA",
+    "dlinear": "DLinear",
 }
 _SCORES = {"crps": "CRPS", "mae": "MAE", "mse": "MSE"}
 _EXCLUSIONS = {
@@ -50,7 +51,7 @@ def method_label(spec: CellSpec) -> str:
     """Name of a row: the method, then what differs from its defaults, then the leakage mark."""
     changed = changed_options(spec)
     parts = []
-    if spec.method == "origin":
+    if spec.method in ("origin", "supervised"):
         name = _BASELINES.get(spec.backbone, "Origin")
     elif changed.get("ablation") == "no-retrieval":
         name = "No-retrieval control"
@@ -92,7 +93,7 @@ def row_rank(spec: CellSpec) -> int:
 
 def is_baseline(spec: CellSpec) -> bool:
     """Whether it is a forecast without pre-training, whose name says all."""
-    return spec.method == "origin" and spec.backbone in _BASELINES
+    return spec.method in ("origin", "supervised") and spec.backbone in _BASELINES
 
 
 def of_collection(record: Record) -> bool:
