@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -6,15 +7,13 @@ import pytest
 import torch
 
 import tsbench
-from tsbench.backbones.base import BackboneOptions
 from tsbench.bench.grid import cells
 from tsbench.bench.runner import Bench
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec
 from tsbench.methods.supervised import SupervisedForecaster, fit
-from tsbench.registry import load_backbone
 
-LOOKBACK = 96
+LOOKBACK, RATES = 96, 4
 
 
 @pytest.fixture(autouse=True)
@@ -78,11 +77,11 @@ def test_the_score_is_that_of_the_forecasts_themselves(bench: Bench) -> None:
 def test_training_repeats_with_the_seed_and_is_kept(bench: Bench) -> None:
     first = weights(fitted(bench, cell()))
     folder = bench.task(cell()).artifacts / "supervised"
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(folder.iterdir())) == RATES
     assert torch.equal(weights(fitted(bench, cell(test_stride=7))), first)  # found trained
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(folder.iterdir())) == RATES
     assert not torch.equal(weights(fitted(bench, cell(seed=1))), first)
-    assert len(list(folder.iterdir())) == 2
+    assert len(list(folder.iterdir())) == 2 * RATES
 
 
 def test_fewer_train_windows_are_another_training(bench: Bench) -> None:
@@ -122,8 +121,11 @@ def test_lookback_is_the_architectures_own_unless_given() -> None:
     assert only(precision="bf16").precision == "fp32"
 
 
-def test_a_recipe_is_the_authors_where_they_have_one() -> None:
-    architecture = load_backbone(BackboneOptions(name="dlinear"))
-    assert architecture.recipe("ETTh2").learning_rate == 0.05  # type: ignore[attr-defined]
-    assert "LTSF-Linear" in architecture.recipe("ETTh2").source  # type: ignore[attr-defined]
-    assert architecture.recipe("demo").source == "ours"  # type: ignore[attr-defined]
+def test_the_validation_split_chooses_the_learning_rate(bench: Bench) -> None:
+    task = bench.task(cell())
+    diagnostics = fit(task, bench.frozen(task.spec, task)).diagnostics
+    reports = [json.loads(path.read_text()) for path in task.artifacts.glob("supervised/*/training.json")]
+    scores = {report["config"]["learning_rate"]: report["report"]["best_score"] for report in reports}
+    assert len(scores) == RATES
+    assert diagnostics["val_mse"] == min(scores.values())
+    assert scores[diagnostics["learning_rate"]] == diagnostics["val_mse"]

@@ -44,39 +44,65 @@ class SupervisedForecaster:
 
 
 def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
-    """Train the architecture by mean squared error; the validation split stops it.
+    """Train the architecture by mean squared error; the validation split stops it and chooses the rate.
 
     All train windows are used, or every `train_stride`-th; the profile bounds the epochs and the validation
-    windows. Learning rate, batch and patience are the recipe's. Adam with a cosine schedule stands for the
-    authors' halvings of the rate after each epoch.
+    windows. AdamW without weight decay, on a cosine schedule over all epochs, stands for Adam with the
+    halvings of the rate that the literature's scripts have after each epoch.
 
     Raises:
         TsbenchError: Training diverged.
     """
-    spec, profile = task.spec, task.profile
     architecture = cast("Architecture", cast("Any", frozen.backbone))
-    recipe = architecture.recipe(spec.dataset)
+    grid = window_grid(
+        task.borders, "train", task.spec.lookback, task.spec.horizon, task.spec.train_stride or 1
+    )
+    trained = [_train(task, architecture, grid, rate) for rate in architecture.recipe.learning_rates]
+    best = min(trained, key=lambda candidate: candidate.score)
+    return Fitted(
+        SupervisedForecaster(best.network, architecture.name, task.channels),
+        {
+            "train_windows": float(len(grid.starts)),
+            "learning_rate": best.learning_rate,
+            "epochs": best.epochs,
+            "val_mse": best.score,
+        },
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    """A network after training at one learning rate, with its mean squared error on validation windows."""
+
+    network: nn.Module
+    learning_rate: float
+    epochs: float
+    score: float
+
+
+def _train(task: Task, architecture: Architecture, grid: WindowGrid, learning_rate: float) -> _Trained:
+    spec, recipe = task.spec, architecture.recipe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         network = architecture.build(spec.lookback, spec.horizon, task.channels)
     device = resolve_device(spec.device)
-    grid = window_grid(task.borders, "train", spec.lookback, spec.horizon, spec.train_stride or 1)
-    stop = task.windows("val", profile.max_val_values)
+    stop = task.windows("val", task.profile.max_val_values)
     order = ShuffledBatches(len(grid.starts), recipe.batch_windows, spec.seed)
+    epoch = order.steps_per_epoch
     config = TrainingConfig(
-        max_steps=min(recipe.epochs, profile.max_epochs) * order.steps_per_epoch,
-        eval_every=order.steps_per_epoch,
+        max_steps=min(recipe.epochs, task.profile.max_epochs) * epoch,
+        eval_every=epoch,
         patience=recipe.patience,
-        learning_rate=recipe.learning_rate,
+        learning_rate=learning_rate,
         schedule="cosine",
         weight_decay=0.0,
         seed=spec.seed,
     )
-    trained = spec.model_copy(update={"test_stride": None, "drop_last": None})
     content = [
-        trained.content_hash(task.dataset.sha256),
+        spec.model_copy(update={"test_stride": None, "drop_last": None}).content_hash(task.dataset.sha256),
         asdict(task.borders),
         architecture.identity,
+        recipe.batch_windows,
         asdict(config),
         stop.stride,
     ]
@@ -88,19 +114,12 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
         config=config,
         checkpoint_dir=task.artifacts / "supervised" / digest(content)[:32],
         on_progress=lambda step, loss: (
-            task.progress(f"{architecture.name}: epoch {step // order.steps_per_epoch}, loss {loss:.4f}")
-            if step % order.steps_per_epoch == 0
+            task.progress(f"{architecture.name} at {learning_rate:g}: epoch {step // epoch}, loss {loss:.4f}")
+            if step % epoch == 0
             else None
         ),
     )
-    return Fitted(
-        SupervisedForecaster(network, architecture.name, task.channels),
-        {
-            "train_windows": float(len(grid.starts)),
-            "epochs": report.best_step / order.steps_per_epoch,
-            "val_mse": report.best_score,
-        },
-    )
+    return _Trained(network, learning_rate, report.best_step / epoch, report.best_score)
 
 
 def _windows(task: Task, grid: WindowGrid, starts: NDArray[np.int64]) -> Tensor:
