@@ -21,6 +21,7 @@ from tsbench.errors import TsbenchError
 from tsbench.fsio import atomic_write
 from tsbench.methods.f_llm import FLlmForecaster, fit
 from tsbench.methods.task import Task
+from tsbench.metrics.bootstrap import disjoint_block, moving_block_weights
 from tsbench.models.f_llm.lipschitz import (
     JacobianSpectrum,
     LipschitzConfig,
@@ -32,7 +33,6 @@ from tsbench.models.f_llm.plant import Moments, Plant, split_patches
 from tsbench.models.f_llm.rollout import RollOutConfig, roll_out
 
 _MOST_ROWS, _LEAST_WINDOWS, _POINTS = 512, 24, 8
-_DRAWS, _DRAWS_SEED = 2000, 0
 _ROWS_PER_CALL = 128
 
 Numbers = Annotated[
@@ -187,7 +187,7 @@ def diagnose(task: Task, frozen: FrozenBackbone, forecaster: FLlmForecaster) -> 
     task.progress(f"f-llm stability: errors of {len(rows)} rows, step by step")
     squared = _squared_errors(plant, observer, rolling, rows).reshape(4, len(starts), len(channels), -1)
     open_errors, closed_errors, *one_steps = squared.mean(2)
-    block = _block_length(starts, grid.horizon)
+    block = disjoint_block(starts, grid.horizon)
     open_band, closed_band, difference = error_bands(open_errors, closed_errors, block)
     open_one_step, closed_one_step = (np.sqrt(each.mean(0)) for each in one_steps)
     steps = tuple(sorted({1, squared.shape[-1]}))
@@ -255,8 +255,8 @@ def error_bands(
 ) -> tuple[Band, Band, Band]:
     """Root mean squared errors of two loops by step, and the second less the first, with 95 % bands.
 
-    The bands are percentiles of 2000 resamples of the windows, the same for both loops: ceil(W / l) blocks of
-    l successive windows, drawn with replacement, put end to end and cut to W.
+    The bands are percentiles of resamples of the windows, the same for both loops: see
+    `moving_block_weights`.
 
     Args:
         opened: Mean squared errors of the open loop, [W, n] float64, windows in time order.
@@ -265,16 +265,8 @@ def error_bands(
 
     Returns:
         Open loop, closed loop, difference. The bands are NaN where W < 2 l.
-
-    Source: moving-block bootstrap, Künsch (1989), doi:10.1214/aos/1176347265.
     """
-    windows = len(opened)
-    weights = np.full((1, windows), math.nan)
-    if 2 * block <= windows:
-        generator = np.random.default_rng(_DRAWS_SEED)
-        first = generator.integers(0, windows - block + 1, (_DRAWS, -(-windows // block)))
-        drawn = (first[:, :, None] + np.arange(block)).reshape(_DRAWS, -1)[:, :windows]
-        weights = np.stack([np.bincount(row, minlength=windows) for row in drawn]) / windows
+    weights = moving_block_weights(len(opened), block)
     whole = [np.sqrt(errors.mean(0)) for errors in (opened, closed)]
     resampled = [np.sqrt(weights @ errors) for errors in (opened, closed)]
     pairs = zip([*whole, whole[1] - whole[0]], [*resampled, resampled[1] - resampled[0]], strict=True)
@@ -312,12 +304,6 @@ def _thinned(starts: NDArray[np.int64], channels: int) -> tuple[NDArray[np.int64
     """Windows and channels, each spread evenly, whose product stays within the bound."""
     chosen = evenly_spaced(channels, _MOST_ROWS // min(len(starts), _LEAST_WINDOWS))
     return starts[evenly_spaced(len(starts), _MOST_ROWS // len(chosen))], chosen
-
-
-def _block_length(starts: NDArray[np.int64], horizon: int) -> int:
-    """Smallest number of windows such that two so far apart share no target; all where there is none."""
-    apart = (block for block in range(1, len(starts)) if (starts[block:] - starts[:-block]).min() >= horizon)
-    return next(apart, len(starts))
 
 
 @torch.no_grad()
