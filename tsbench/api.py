@@ -57,7 +57,7 @@ def run(
     Args:
         method: Registered method.
         backbone: Registered backbone; None takes smollm2 for F-LLM and flame-small for others.
-        dataset: Name or names in the catalogue, or a data set of your own.
+        dataset: Name or names in the catalogue or of other packages, or a data set of your own.
         horizon: Forecast steps, one or several; None takes 96, and the official ones of a collection.
         lookback: Context steps; None takes 672 for F-LLM and 512 for others; of a collection about two
             horizons for F-LLM and whole series for others.
@@ -95,12 +95,13 @@ def run(
     from tsbench.config import FLlmOptions, TsMemoryOptions
     from tsbench.config import profile as find_profile
     from tsbench.data.dataset import Dataset
+    from tsbench.data.plugins import load_plugins
 
-    own, names = {}, []
+    names: list[str] = []
     if isinstance(dataset, Dataset):
         own = {dataset.name: dataset}
     else:
-        names = [dataset] if isinstance(dataset, str) else list(dataset)
+        names, own = load_plugins([dataset] if isinstance(dataset, str) else dataset)
     defaults: dict[str, TsMemoryOptions | FLlmOptions] = {
         "ts-memory": TsMemoryOptions(plugmem=find_profile(profile).plugmem),
         "f-llm": FLlmOptions(),

@@ -124,7 +124,10 @@ def test_list_backbones_tells_what_must_be_installed(
 
 @pytest.mark.parametrize(
     ("what", "shown"),
-    [("methods", ["origin", "ts-memory", "f-llm", "flame"]), ("profiles", ["quick", "standard", "paper"])],
+    [
+        ("methods", ["origin", "ts-memory", "f-llm", "flame", "supervised"]),
+        ("profiles", ["quick", "standard", "paper"]),
+    ],
 )
 def test_list_methods_and_profiles(tsbench: toy.Cli, what: str, shown: list[str]) -> None:
     result = tsbench(f"list {what}")

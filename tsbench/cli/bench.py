@@ -90,8 +90,11 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
     ) -> None:
         from tsbench.bench.grid import cells, variants
         from tsbench.bench.provenance import preferred_precision
+        from tsbench.data.plugins import load_plugins
 
         bench = _prepare(results, mirror, csv, freq, split, threads)
+        catalogued, others = load_plugins(dataset)
+        bench.own_data.update(others)
         memories = variants(
             exclusions=[str(rule) for rule in exclusion],
             ablations=[str(part) for part in ablation],
@@ -118,7 +121,7 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
             method=method,
             backbone=backbone,
             fine_tune=fine_tune,
-            datasets=dataset or ([] if bench.own_data else ["ETTh1"]),
+            datasets=catalogued or ([] if bench.own_data else ["ETTh1"]),
             own_data=bench.own_data,
             horizons=horizon,
             seeds=seed,

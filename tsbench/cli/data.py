@@ -101,6 +101,7 @@ def _datasets() -> list[tuple[str, ...]]:
     from tsbench.data.catalog import LongEntry, catalogue
     from tsbench.data.local import is_present
     from tsbench.data.paths import default_data_dir, find_mirror
+    from tsbench.data.plugins import plugin_points, provider
 
     mirror, directory = find_mirror(None), default_data_dir()
     rows: list[tuple[str, ...]] = [("name", "size", "step", "horizons", "licence", "state")]
@@ -113,6 +114,8 @@ def _datasets() -> list[tuple[str, ...]]:
         present = not entry.files or is_present(entry, mirror, directory)
         state = "ready" if present else f"tsbench download {name}"
         rows.append((name, size, entry.freq, horizons, entry.licence, state))
+    for name, point in plugin_points().items():
+        rows.append((name, "", "", "", "", f"from package {provider(point)}"))
     return rows
 
 
