@@ -96,7 +96,7 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
             Entry(
                 name,
                 "tsbench.backbones.statsforecast:load",
-                f"{description}, fitted to each series; for M3 and M4; tested with a stand-in only",
+                f"{description}, fitted to each series; for M3 and M4",
                 STATSFORECAST,
                 role="statistical",
             )
