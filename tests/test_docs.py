@@ -181,6 +181,16 @@ def test_flame_document_and_model_card_show_the_committed_zero_shot_figures() ->
         assert "|".join(line.split("|")[:7]) in card
 
 
+def test_f_llm_document_shows_the_committed_figures() -> None:
+    tables = runpy.run_path(str(ROOT / "benchmarks" / "f_llm_tables.py"))
+    document = (ROOT / "docs" / "f-llm.md").read_text(encoding="utf-8")
+    for name in ("long", "transfer"):
+        shown = document.partition(f"<!-- f-llm-{name}:start -->")[2].partition(f"<!-- f-llm-{name}:end -->")[0]
+        table = tables[f"{name}_table"](ROOT / "results")
+        assert shown.strip() == table
+        assert len(table.splitlines()) > 3
+
+
 def test_flame_document_shows_the_sizes() -> None:
     rows = []
     for name, config in PRESETS.items():
