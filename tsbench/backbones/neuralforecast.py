@@ -273,11 +273,11 @@ def _build(name: str, entry: _Entry, shape: Shape) -> Network:
             random_seed=seed,
             **settings,
         )
+    # FEDformer's complex weights; fused AdamW takes real ones only.
     for module in list(model.modules()):
-        for parameter in [key for key, value in module.named_parameters(recurse=False) if value.is_complex()]:
-            parametrize.register_parametrization(
-                module, parameter, _Complex()
-            )  # fused AdamW takes real ones only
+        names = [name for name, value in module.named_parameters(recurse=False) if value.is_complex()]
+        for parameter in names:
+            parametrize.register_parametrization(module, parameter, _Complex())
     return Network(model, entry.multivariate, entry.alone)
 
 
