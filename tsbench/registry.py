@@ -79,6 +79,7 @@ FRACAST = Requirement("fracast", "fracast", "fracast")
 
 LANGUAGE_MODELS = Requirement("transformers", "transformers", "f-llm")
 STATSFORECAST = Requirement("statsforecast", "statsforecast", "stats")
+NEURALFORECAST = Requirement("neuralforecast", "neuralforecast", "supervised")
 
 _FLAME = "tsbench.backbones.flame:load"
 _BOLT = "tsbench.backbones.chronos:load_bolt"
@@ -152,6 +153,26 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
             "two linear layers, trained by `--method supervised`",
             role="architecture",
             lookback=336,
+        ),
+        *(
+            Entry(
+                name,
+                "tsbench.backbones.neuralforecast:load",
+                f"{description}, trained by `--method supervised`",
+                NEURALFORECAST,
+                role="architecture",
+                lookback=lookback,
+            )
+            for name, lookback, description in (
+                ("nlinear", 336, "one linear layer around the last value"),
+                ("patchtst", 512, "PatchTST/64, a Transformer over patches, channel by channel"),
+                ("itransformer", 96, "iTransformer, attention across channels"),
+                ("timesnet", 96, "TimesNet, convolutions over periods"),
+                ("timemixer", 96, "TimeMixer, linear layers across time scales"),
+                ("fedformer", 96, "FEDformer without calendar features, channel by channel"),
+                ("informer", 96, "Informer without calendar features, channel by channel"),
+                ("autoformer", 96, "Autoformer without calendar features, channel by channel"),
+            )
         ),
     ),
     "method": (

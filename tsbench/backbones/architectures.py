@@ -26,32 +26,54 @@ class Recipe:
     patience: int
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What a network is built for.
+
+    Attributes:
+        lookback: Context steps L.
+        horizon: Forecast steps H.
+        channels: C.
+        dataset: Name of the data set, whose settings in the literature are taken where there are any.
+    """
+
+    lookback: int
+    horizon: int
+    channels: int
+    dataset: str
+
+
 @dataclass(frozen=True, eq=False)
 class Architecture:
     """A network to be trained from scratch.
 
     Attributes:
         name: Registry name.
-        build: Lookback L, horizon H, channels C -> network of contexts [w, C, L] to forecasts [w, C, H].
-        recipe: How it is trained.
+        build: Shape -> network of contexts [w, C, L] to forecasts [w, C, H], its weights those of torch's
+            current seed.
+        recipe: Shape -> how it is trained.
         identity: Name and version of the network.
     """
 
     name: str
-    build: Callable[[int, int, int], nn.Module]
-    recipe: Recipe
+    build: Callable[[Shape], nn.Module]
+    recipe: Callable[[Shape], Recipe]
     identity: str
 
 
-def load_dlinear(options: BackboneOptions) -> Architecture:
-    """DLinear, whose channels share their weights.
+LINEAR_RECIPE = Recipe(learning_rates=(1e-4, 5e-4, 1e-3, 5e-3), batch_windows=32, epochs=10, patience=3)
+"""Of DLinear and NLinear.
 
-    Its authors' scripts have one learning rate per data set, from 1e-4 to 0.05, and 8 to 32 windows per step;
-    here the validation split chooses the rate, for any data set.
-    """
+Their authors' scripts have one learning rate per data set, from 1e-4 to 0.05, and 8 to 32 windows per step;
+here the validation split chooses the rate, for any data set.
+"""
+
+
+def load_dlinear(options: BackboneOptions) -> Architecture:
+    """DLinear, whose channels share their weights."""
     return Architecture(
         options.name,
-        lambda lookback, horizon, channels: DLinear(lookback, horizon),
-        Recipe(learning_rates=(1e-4, 5e-4, 1e-3, 5e-3), batch_windows=32, epochs=10, patience=3),
+        lambda shape: DLinear(shape.lookback, shape.horizon),
+        lambda shape: LINEAR_RECIPE,
         "dlinear-v1",
     )

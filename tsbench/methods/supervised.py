@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tsbench.backbones.architectures import Architecture
+from tsbench.backbones.architectures import Architecture, Shape
 from tsbench.backbones.base import RollOut, resolve_device
 from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.config import digest
@@ -57,7 +57,9 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
     grid = window_grid(
         task.borders, "train", task.spec.lookback, task.spec.horizon, task.spec.train_stride or 1
     )
-    trained = [_train(task, architecture, grid, rate) for rate in architecture.recipe.learning_rates]
+    shape = Shape(task.spec.lookback, task.spec.horizon, task.channels, task.dataset.name)
+    rates = architecture.recipe(shape).learning_rates
+    trained = [_train(task, architecture, shape, grid, rate) for rate in rates]
     best = min(trained, key=lambda candidate: candidate.score)
     return Fitted(
         SupervisedForecaster(best.network, architecture.name, task.channels),
@@ -80,11 +82,13 @@ class _Trained:
     score: float
 
 
-def _train(task: Task, architecture: Architecture, grid: WindowGrid, learning_rate: float) -> _Trained:
-    spec, recipe = task.spec, architecture.recipe
+def _train(
+    task: Task, architecture: Architecture, shape: Shape, grid: WindowGrid, learning_rate: float
+) -> _Trained:
+    spec, recipe = task.spec, architecture.recipe(shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        network = architecture.build(spec.lookback, spec.horizon, task.channels)
+        network = architecture.build(shape)
     device = resolve_device(spec.device)
     stop = task.windows("val", task.profile.max_val_values)
     order = ShuffledBatches(len(grid.starts), recipe.batch_windows, spec.seed)

@@ -29,6 +29,14 @@ _BASELINES = {
     "auto-ets": "AutoETS",
     "auto-arima": "AutoARIMA",
     "dlinear": "DLinear",
+    "nlinear": "NLinear",
+    "patchtst": "PatchTST",
+    "itransformer": "iTransformer",
+    "timesnet": "TimesNet",
+    "timemixer": "TimeMixer",
+    "fedformer": "FEDformer",
+    "informer": "Informer",
+    "autoformer": "Autoformer",
 }
 _SCORES = {"crps": "CRPS", "mae": "MAE", "mse": "MSE"}
 _EXCLUSIONS = {
