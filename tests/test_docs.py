@@ -185,7 +185,9 @@ def test_f_llm_document_shows_the_committed_figures() -> None:
     tables = runpy.run_path(str(ROOT / "benchmarks" / "f_llm_tables.py"))
     document = (ROOT / "docs" / "f-llm.md").read_text(encoding="utf-8")
     for name in ("long", "transfer"):
-        shown = document.partition(f"<!-- f-llm-{name}:start -->")[2].partition(f"<!-- f-llm-{name}:end -->")[0]
+        shown = document.partition(f"<!-- f-llm-{name}:start -->")[2].partition(f"<!-- f-llm-{name}:end -->")[
+            0
+        ]
         table = tables[f"{name}_table"](ROOT / "results")
         assert shown.strip() == table
         assert len(table.splitlines()) > 3

@@ -13,7 +13,7 @@ from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec
 from tsbench.methods.supervised import SupervisedForecaster, fit
 
-LOOKBACK, RATES = 96, 4
+LOOKBACK, RATES = 96, 3
 
 
 @pytest.fixture(autouse=True)

@@ -90,7 +90,7 @@ def _train(
         torch.manual_seed(spec.seed)
         network = architecture.build(shape)
     device = resolve_device(spec.device)
-    stop = task.windows("val", task.profile.max_val_values)
+    stop = task.windows("val", task.profile.max_test_values)  # a forward pass each, so many are cheap
     order = ShuffledBatches(len(grid.starts), recipe.batch_windows, spec.seed)
     epoch = order.steps_per_epoch
     config = TrainingConfig(
