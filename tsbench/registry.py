@@ -178,6 +178,12 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
     "method": (
         Entry("origin", "tsbench.methods.origin:fit", "the backbone as it is"),
         Entry("ts-memory", "tsbench.methods.ts_memory.method:fit", "a kNN teacher distilled into PlugMem"),
+        Entry("raft", "tsbench.methods.retrieval_fusion:fit_raft", "fused with what followed similar shapes"),
+        Entry(
+            "ts-rag",
+            "tsbench.methods.retrieval_fusion:fit_ts_rag",
+            "fused with what followed similar embeddings",
+        ),
         Entry("f-llm", "tsbench.methods.f_llm:fit", "a frozen language model inside a feedback loop"),
         Entry("flame", "tsbench.methods.flame:fit", "FLAME zero-shot, or trained with --fine-tune"),
         Entry(

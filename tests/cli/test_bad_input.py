@@ -47,7 +47,7 @@ def assert_nothing_written(folder: Path) -> None:
         (
             f"run {TOY} --method xyz",
             "unknown method 'xyz'",
-            "known: f-llm, flame, origin, supervised, ts-memory",
+            "known: f-llm, flame, origin, raft, supervised, ts-memory, ts-rag",
         ),
         (
             f"run {TOY} --horizon 801",
@@ -69,6 +69,32 @@ def assert_nothing_written(folder: Path) -> None:
             "method 'supervised' forecasts points and draws no paths",
             "leave out --samples",
         ),
+        (
+            "run --method ts-rag --backbone naive-seasonal --dataset demo",
+            "method 'ts-rag' needs a backbone with an encoder; naive-seasonal has none",
+            "choose flame-small or chronos-bolt",
+        ),
+        (
+            "run --method raft --backbone dlinear --dataset demo",
+            "'dlinear' is an untrained architecture",
+            "forecasts only with --method supervised",
+        ),
+        (
+            "eval --method raft --backbone toy --dataset M4-Hourly",
+            "method 'raft' learns from the windows of a long data set",
+            "on M4-Hourly use --method origin",
+        ),
+        (
+            f"run {TOY} --method ts-rag --lookback 2390",
+            "lookback 2390 and horizon 24 need 2414 rows, but the train split has 2400",
+            "use a shorter lookback or horizon",
+        ),
+        (
+            f"run {TOY} --method raft --backbone toy-paths --samples 10",
+            "method 'raft' fuses quantiles and draws no paths",
+            "use --method origin",
+        ),
+        (f"build-teacher {TOY} --method ts-rag", "method 'ts-rag' has no teacher", "use --method ts-memory"),
         (f"run {TOY} --horizon 0", "horizon is 0", "greater than or equal to 1; give another value"),
         (f"run {TOY} --seed -1", "seed is -1", "greater than or equal to 0; give another value"),
         (

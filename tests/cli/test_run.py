@@ -145,6 +145,24 @@ def test_origin_is_one_cell_whatever_seed_and_precision(
     assert "[3/3]" in result.stderr
 
 
+@pytest.mark.parametrize(("method", "label"), [("raft", "RAFT"), ("ts-rag", "TS-RAG")])
+def test_online_retrieval_stands_beside_origin_and_is_one_cell_whatever_seed(
+    tsbench: toy.Cli, store: ResultsStore, method: str, label: str
+) -> None:
+    result = tsbench(f"run --method {method} --horizon 24 --seed 3 4", *toy.CELL)
+    assert result.exit_code == 0
+    places = [result.stdout.index(f"│ {row}") for row in (*ROWS[:3], label)]
+    assert places == sorted(places)
+    assert f"[4/4] demo H=24: {method} on toy, seed 0" in result.stderr
+    found = only([record for record in store.records() if record.spec.method == method])
+    assert (found.spec.seed, found.spec.precision, found.spec.train_stride) == (0, "fp32", None)
+    assert found.metrics["k"] in (5, 10, 20, 50)
+    assert found.alpha is not None
+    assert f"{found.alpha:.2f} (val)" in result.stdout
+    again = tsbench(f"eval --method {method} --horizon 24 --train-stride 7", *toy.CELL)
+    assert "already done" in again.stderr
+
+
 def test_oracle_rows_are_marked_as_leakage(tsbench: toy.Cli, store: ResultsStore) -> None:
     result = tsbench("eval --horizon 24 --alpha-policy oracle", *MEMORY)
     assert result.exit_code == 0

@@ -38,6 +38,9 @@ def memory_spec(options: dict[str, object] | None = None) -> CellSpec:
             memory_spec({"ablation": "no-gate", "alpha_policy": "oracle"}),
             f"TS-Memory, no-gate (oracle {ALPHA}) †leak",
         ),
+        (origin_spec(method="raft"), "RAFT"),
+        (origin_spec("naive-seasonal", method="raft"), "RAFT"),
+        (origin_spec(method="ts-rag"), "TS-RAG"),
         (origin_spec(method="lora"), "lora"),
     ],
 )

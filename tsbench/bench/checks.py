@@ -44,7 +44,7 @@ def _check_cell(bench: Bench, spec: CellSpec) -> None:
                 if backbone.role == role
                 else f"method '{only}' needs {what}, not {backbone.name}; use --backbone {example}"
             )
-    if spec.method == "ts-memory" and spec.backbone in NAIVE_BACKBONES:
+    if spec.method in ("ts-memory", "ts-rag") and spec.backbone in NAIVE_BACKBONES:
         raise TsbenchError(
             f"method '{method.name}' needs a backbone with an encoder; {spec.backbone} has none; "
             "choose flame-small or chronos-bolt"
@@ -92,9 +92,9 @@ def _check_samples(bench: Bench, spec: CellSpec) -> None:
     if spec.method in ("f-llm", "supervised"):
         raise TsbenchError(f"method '{spec.method}' forecasts points and draws no paths; leave out --samples")
     path_sampler(bench.backbone(spec), spec.horizon)
-    if spec.method == "ts-memory":
+    if spec.method in ("ts-memory", "raft", "ts-rag"):
         raise TsbenchError(
-            "method 'ts-memory' fuses quantiles and draws no paths; "
+            f"method '{spec.method}' fuses quantiles and draws no paths; "
             "leave out --samples or use --method origin"
         )
 

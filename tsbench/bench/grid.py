@@ -13,6 +13,7 @@ from tsbench.registry import Kind, find
 
 _HORIZON = 96
 _BACKBONE = "flame-small"
+_UNTRAINED = ("origin", "raft", "ts-rag")
 _OWN_BACKBONES = {"f-llm": "smollm2", "supervised": "dlinear"}
 
 
@@ -32,8 +33,8 @@ def cells(
 ) -> list[CellSpec]:
     """Every combination, data set by data set, the longest horizon first so that shorter ones reuse its pass.
 
-    Where nothing is trained (Origin), seed and precision change no forecast: there is one cell for all of
-    them, with seed 0, which is also that of its sampled paths.
+    Where nothing is trained (Origin, RAFT, TS-RAG), seed and precision change no forecast: there is one cell
+    for all of them, with seed 0, which is also that of its sampled paths.
 
     Args:
         method: Name or alias of a method.
@@ -70,7 +71,7 @@ def cells(
         names["method"] = _trained_method(names, fine_tune)
     if names["method"] == "supervised":
         common = common | {"precision": "fp32"}
-    if names["method"] == "origin":
+    if names["method"] in _UNTRAINED:
         seeds, common = (0,), common | {"precision": "fp32", "train_stride": None}
     found: dict[CellSpec, None] = {}
     asked = sorted(horizons, reverse=True)

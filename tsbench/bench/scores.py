@@ -35,8 +35,8 @@ def cell_metrics(task: Task, fitted: Fitted, evaluation: Evaluation) -> dict[str
         "mean_abs_target": scores.mean_abs_target,
         **fitted.diagnostics,
     }
-    if evaluation.curve is not None and spec.options is not None:
-        best = evaluation.curve.best(spec.options.alpha_criterion)
+    if evaluation.curve is not None:
+        best = evaluation.curve.best(spec.options.alpha_criterion if spec.options else "crps")
         place = list(evaluation.curve.alpha).index(best)
         metrics |= {"oracle_alpha": best} | {
             f"oracle_{name}": float(getattr(evaluation.curve, name)[place]) for name in ("mse", "mae", "crps")

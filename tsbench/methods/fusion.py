@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tsbench.backbones.base import Backbone, Forecaster, RollOut
 from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.data.windows import gather_contexts, gather_targets
+from tsbench.errors import TsbenchError
 from tsbench.metrics.fusion import FusionCurve, FusionScores
 
 
@@ -61,6 +62,20 @@ def fuse(base: torch.Tensor, companion: torch.Tensor, alpha: float) -> torch.Ten
     if alpha == 1:
         return companion
     return (1 - alpha) * base + alpha * companion
+
+
+def median_levels(backbone: Backbone, method: str) -> tuple[float, ...]:
+    """The backbone's quantile levels, which a method needs the median among.
+
+    Raises:
+        TsbenchError: There is no level 0.5.
+    """
+    if 0.5 not in backbone.quantile_levels:
+        raise TsbenchError(
+            f"{method} needs a backbone with a median forecast, and '{backbone.name}' has none; "
+            "choose another backbone"
+        )
+    return backbone.quantile_levels
 
 
 def predict_windows(

@@ -38,6 +38,7 @@ _BASELINES = {
     "informer": "Informer",
     "autoformer": "Autoformer",
 }
+_ONLINE_RETRIEVAL = {"raft": "RAFT", "ts-rag": "TS-RAG"}
 _SCORES = {"crps": "CRPS", "mae": "MAE", "mse": "MSE"}
 _EXCLUSIONS = {
     "self": "only the query's own window is barred; most neighbours then hold part of the answer (the paper)",
@@ -66,6 +67,8 @@ def method_label(spec: CellSpec) -> str:
         del changed["ablation"]
     elif spec.method == "ts-memory":
         name = "TS-Memory"
+    elif spec.method in _ONLINE_RETRIEVAL:
+        name = _ONLINE_RETRIEVAL[spec.method]
     elif spec.method == "flame":
         name = "FLAME fine-tuned"
     elif spec.f_llm is not None:
@@ -180,7 +183,9 @@ def notes(records: Sequence[Record], levels: tuple[float, ...]) -> tuple[str, ..
     ]
     if any(spec.method != "origin" for spec in specs):
         found.append("ΔMSE: percent against Origin on the same backbone and roll-out; negative is better.")
-    criteria = sorted({_SCORES[o.alpha_criterion] for o in memories if o.alpha_policy == "val"})
+    online = [_ONLINE_RETRIEVAL[name] for name in _ONLINE_RETRIEVAL if name in {s.method for s in specs}]
+    chosen = {o.alpha_criterion for o in memories if o.alpha_policy == "val"} | {"crps" for _ in online}
+    criteria = sorted(_SCORES[criterion] for criterion in chosen)
     if criteria:
         found.append(f"{ALPHA}: fusion weight, chosen on the validation split by {' or '.join(criteria)}.")
     if any(map(is_leak, specs)):
@@ -192,6 +197,11 @@ def notes(records: Sequence[Record], levels: tuple[float, ...]) -> tuple[str, ..
     found += [f"Exclusion {name}: {text}." for name, text in _EXCLUSIONS.items() if name in exclusions]
     if any(o.ablation == "no-retrieval" for o in memories):
         found.append("No-retrieval control: the same memory module trained on the task loss alone.")
+    if online:
+        found.append(
+            f"{' and '.join(online)}: retrieval at forecast time, nothing trained; the number of neighbours "
+            "and RAFT's temperature are chosen on the validation split too."
+        )
     rollouts = {spec.rollout for spec in specs if not is_baseline(spec)}
     found += [f"Roll-out {name}: {text}." for name, text in _ROLLOUTS.items() if name in rollouts]
     others = sorted({r.levels for r in records if r.levels and r.levels != levels})

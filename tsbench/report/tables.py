@@ -87,9 +87,10 @@ class Row:
     def alpha(self) -> Cell:
         """Fusion weight and the split it was chosen on."""
         weights = [record.alpha for record in self.records if record.alpha is not None]
-        if not weights or self.spec.options is None:
-            return Cell(spread(weights, ".2f"))
-        return Cell(f"{spread(weights, '.2f')} ({self.spec.options.alpha_policy})")
+        if not weights:
+            return Cell(MISSING)
+        policy = self.spec.options.alpha_policy if self.spec.options else "val"
+        return Cell(f"{spread(weights, '.2f')} ({policy})")
 
 
 def report_tables(store: ResultsStore, expression: str = "", *, with_published: bool = False) -> list[Table]:
@@ -293,7 +294,7 @@ _DIAGNOSTICS = (  # heading, metric, format; None for four significant digits
 
 
 def diagnostics_tables(records: Iterable[Record]) -> list[Table]:
-    """How TS-Memory came to its scores: its teacher beside the base, the gate, and α beside the oracle's."""
+    """How fused methods came to their scores: the retrieved beside the base, and α beside the oracle's."""
     return [
         Table(
             title=f"Diagnostics · {setting_label(rows[0].records[0], rows[0].records[0].levels)}",
@@ -307,11 +308,11 @@ def diagnostics_tables(records: Iterable[Record]) -> list[Table]:
                 for row in rows
             ),
             notes=(
-                "Gate open: share of queries on which the teacher beats the base.",
+                "Teacher: what was retrieved. Gate open: share of queries on which it beats the base.",
                 f"Oracle columns choose {ALPHA} on the test split: bounds, not results.",
             ),
         )
-        for rows in comparable_rows(record for record in records if record.spec.options is not None)
+        for rows in comparable_rows(record for record in records if record.alpha is not None)
     ]
 
 

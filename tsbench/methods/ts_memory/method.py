@@ -15,7 +15,7 @@ from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.config import PROTOCOL_VERSION, Precision, TsMemoryOptions, digest
 from tsbench.data.windows import WindowGrid, gather_contexts, gather_targets, window_grid
 from tsbench.errors import TsbenchError
-from tsbench.methods.fusion import FusedForecaster, fusion_curve
+from tsbench.methods.fusion import FusedForecaster, fusion_curve, median_levels
 from tsbench.methods.task import Fitted, Task
 from tsbench.methods.ts_memory.losses import RECIPES, ablate, distillation_loss
 from tsbench.methods.ts_memory.retrieval import KnowledgeBase
@@ -160,12 +160,7 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
     """
     options = task.spec.options or TsMemoryOptions()
     ablate(RECIPES[options.recipe], options.ablation)  # refuses combinations that do not exist
-    levels = frozen.backbone.quantile_levels
-    if 0.5 not in levels:
-        raise TsbenchError(
-            f"ts-memory needs a backbone with a median forecast, and '{frozen.backbone.name}' has none; "
-            "choose another backbone"
-        )
+    levels = median_levels(frozen.backbone, "ts-memory")
     teacher = None
     diagnostics: dict[str, float] = {}
     if options.ablation != "no-retrieval":
@@ -319,8 +314,8 @@ def _teacher_diagnostics(
         queries_are_train=False,
         on_gpu=task.spec.device.startswith("cuda"),
     )
-    on_train = _quality(task, frozen, teacher)
-    on_val = _quality(task, frozen, asked)
+    on_train = quality_beside_backbone(task, frozen, teacher)
+    on_val = quality_beside_backbone(task, frozen, asked)
     return {
         f"{name}_{split}": getattr(quality, name)
         for split, quality in (("train", on_train), ("val", on_val))
@@ -328,7 +323,8 @@ def _teacher_diagnostics(
     }
 
 
-def _quality(task: Task, frozen: FrozenBackbone, teacher: Teacher) -> TeacherQuality:
+def quality_beside_backbone(task: Task, frozen: FrozenBackbone, teacher: Teacher) -> TeacherQuality:
+    """The teacher's error beside the backbone's, on the queries it was asked about."""
     median = frozen.backbone.quantile_levels.index(0.5)
     horizon = task.spec.horizon
     base = np.concatenate(

@@ -1,6 +1,7 @@
 """The knowledge base of train windows and the neighbours it returns (TS-Memory, Eqs. 4 to 7, 9)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import faiss
 import numpy as np
@@ -14,6 +15,9 @@ from tsbench.errors import TsbenchError
 # Queries handled at once: their candidates' contexts (64 x 50 x 512 x 4 bytes = 6.5 MB) stay in cache.
 _QUERIES_PER_BLOCK = 64
 _SCALE_QUERIES = 256
+
+Metric = Literal["euclidean", "cosine"]
+"""Distance between embeddings: Euclidean, or one minus the inner product of unit vectors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,19 +40,30 @@ class KnowledgeBase:
     lookback: int
     horizon: int
 
-    def contexts(self, starts: NDArray[np.int64], channel: int) -> NDArray[np.float32]:
-        """Contexts [..., L] before the given target rows."""
-        column = self.scaled[:, channel]
-        return sliding_window_view(column, self.lookback)[starts - self.lookback]
+    def contexts(
+        self, starts: NDArray[np.int64], channel: int, steps: int | None = None
+    ) -> NDArray[np.float32]:
+        """Contexts [..., L] before the given target rows, or their last steps alone."""
+        steps = steps or self.lookback
+        return sliding_window_view(self.scaled[:, channel], steps)[starts - steps]
 
     def futures(self, starts: NDArray[np.int64], channel: int) -> NDArray[np.float32]:
         """Targets [..., H] from the given rows on."""
         return sliding_window_view(self.scaled[:, channel], self.horizon)[starts]
 
+    def require_past(self, query_starts: NDArray[np.int64]) -> None:
+        """Check that every stored window ends before the first target row of every query.
+
+        Raises:
+            ValueError: One does not.
+        """
+        if self.starts[-1] + self.horizon > query_starts.min():
+            raise ValueError("the knowledge base reaches into the queries' targets")
+
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """Retrieved windows of M queries of one channel, nearest by aligned context first.
+    """Retrieved windows of M queries of one channel, nearest first: the teacher's by aligned context.
 
     Attributes:
         starts: [M, K] int64, first target row of each neighbour.
@@ -59,6 +74,11 @@ class Neighbours:
     starts: NDArray[np.int64]
     distances: NDArray[np.float32]
     shifts: NDArray[np.float32]
+
+
+def level_shifts(query: torch.Tensor, contexts: torch.Tensor, tail: int) -> torch.Tensor:
+    """Mean of the last m steps of the query [M, L] less that of each context [M, K, L]: [M, K] (Eq. 5)."""
+    return query[:, None, -tail:].mean(dim=-1) - contexts[..., -tail:].mean(dim=-1)
 
 
 def exclusion_zone(options: TeacherOptions, lookback: int, horizon: int) -> int:
@@ -77,16 +97,40 @@ class ChannelIndex:
         base: The knowledge base.
         channel: Which channel.
         on_gpu: Search on the first GPU; needs the GPU build of faiss.
+        metric: Distance between embeddings; "cosine" takes them to have length 1, or 0 where they have no
+            direction.
     """
 
-    def __init__(self, base: KnowledgeBase, channel: int, on_gpu: bool = False):
-        self._base, self._channel = base, channel
+    def __init__(self, base: KnowledgeBase, channel: int, on_gpu: bool = False, metric: Metric = "euclidean"):
+        self._base, self._channel, self._metric = base, channel, metric
         embeddings = np.ascontiguousarray(base.embeddings[:, channel])
-        index: faiss.Index = faiss.IndexFlatL2(embeddings.shape[1])
+        flat = faiss.IndexFlatIP if metric == "cosine" else faiss.IndexFlatL2
+        index: faiss.Index = flat(embeddings.shape[1])
         if on_gpu and hasattr(faiss, "StandardGpuResources"):
             index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
         index.add(embeddings)
         self._index = index
+
+    def nearest(
+        self, embeddings: NDArray[np.float32], count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The nearest windows of each query, whenever they are; of equally near ones the earlier first.
+
+        Args:
+            embeddings: [M, D] float32, contiguous.
+            count: How many; all windows where there are fewer.
+
+        Returns:
+            First target rows [M, P] int64 and distances [M, P] float32.
+        """
+        values, found = self._index.search(embeddings, min(count, len(self._base.starts)))
+        if self._metric == "cosine":
+            values = 1 - values
+        starts = self._base.starts[found]
+        # Distance, then time: a stable order whatever the index returns for ties.
+        order = np.lexsort((starts, values), axis=1)
+        starts, values = np.take_along_axis(starts, order, axis=1), np.take_along_axis(values, order, axis=1)
+        return starts, values if self._metric == "cosine" else np.sqrt(np.maximum(values, 0))
 
     def neighbours(
         self,
@@ -150,13 +194,10 @@ class ChannelIndex:
                 f"some of the {len(known)} train windows have no other one {zone} steps or more away; use a "
                 "shorter lookback or horizon, or a narrower exclusion rule"
             )
-        squared, found = self._index.search(embeddings, pool + int(excluded.max(initial=0)))
-        found_starts = known[found]
-        # Exclusion first, then distance, then time: a stable order whatever the index returns for ties.
-        inside = np.abs(found_starts - starts[:, None]) < zone
-        order = np.lexsort((found_starts, squared, inside), axis=1)[:, :pool]
-        nearest = np.take_along_axis(squared, order, axis=1)
-        return np.take_along_axis(found_starts, order, axis=1), np.sqrt(np.maximum(nearest, 0))
+        found, distances = self.nearest(embeddings, pool + int(excluded.max(initial=0)))
+        inside = np.abs(found - starts[:, None]) < zone
+        order = np.argsort(inside, axis=1, kind="stable")[:, :pool]
+        return np.take_along_axis(found, order, axis=1), np.take_along_axis(distances, order, axis=1)
 
     def _rerank(
         self,
@@ -168,7 +209,7 @@ class ChannelIndex:
     ) -> Neighbours:
         query = torch.from_numpy(self._base.contexts(starts, self._channel))
         context = torch.from_numpy(self._base.contexts(candidates, self._channel))
-        shift = query[:, None, -tail:].mean(dim=-1) - context[..., -tail:].mean(dim=-1)
+        shift = level_shifts(query, context, tail)
         gap = (query[:, None] - context - shift[..., None]).abs_().sum(dim=-1)
         order = gap.argsort(dim=1, stable=True)[:, :kept].numpy()
         return Neighbours(

@@ -83,8 +83,8 @@ def build_teacher(
         ValueError: A stored window reaches a target row of a query that is not a train window.
     """
     zone = exclusion_zone(options, base.lookback, base.horizon)
-    if not queries_are_train and base.starts[-1] + base.horizon > query_starts.min():
-        raise ValueError("the knowledge base reaches into the queries' targets")
+    if not queries_are_train:
+        base.require_past(query_starts)
     per_channel = []
     for channel in range(base.scaled.shape[1]):
         index = ChannelIndex(base, channel, on_gpu)
@@ -96,7 +96,7 @@ def build_teacher(
             zone if queries_are_train else 0,
         )
         weights = softmax_weights(found.distances, temperature)
-        quantiles = _future_quantiles(base, channel, found, weights, levels)
+        quantiles = future_quantiles(base, channel, found, weights, levels)
         per_channel.append((found.starts, weights, weights.max(axis=1), quantiles))
     neighbours, weights, confidence, quantiles = (
         np.stack(parts, axis=1) for parts in zip(*per_channel, strict=True)
@@ -134,14 +134,25 @@ def weighted_quantiles(
     return ordered.gather(1, below.clamp_(max=values.shape[1] - 1)).numpy()
 
 
-def _future_quantiles(
+def future_quantiles(
     base: KnowledgeBase,
     channel: int,
     found: Neighbours,
     weights: NDArray[np.float32],
     levels: Sequence[float],
 ) -> NDArray[np.float32]:
-    """Quantiles [M, Q, H] of the neighbours' level-shifted futures."""
+    """Weighted quantiles of the neighbours' level-shifted futures (Eq. 8).
+
+    Args:
+        base: Train windows only.
+        channel: The neighbours' channel.
+        found: K neighbours of M queries.
+        weights: [M, K] float32, summing to 1.
+        levels: Q quantile levels, ascending.
+
+    Returns:
+        [M, Q, H] float32, ascending along Q.
+    """
     parts = []
     for first in range(0, len(weights), _QUERIES_PER_BLOCK):
         part = slice(first, first + _QUERIES_PER_BLOCK)
