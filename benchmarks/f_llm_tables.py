@@ -6,9 +6,11 @@ The records come from
     tsbench run --method f-llm --backbone smollm2 --layers 8 --dataset ETTh1 --horizon 96 192 336 720
         --seed 0 1
 with `--form lora`, `mlp` and `fpt`, the same for ETTh2 and Exchange at 96, from
-    tsbench run --method supervised --dataset ETTh1 --horizon 96 192 336 720 --seed 0 1
+    tsbench run --method supervised --dataset ETTh1 --horizon 96 192 336 720
 and from
     tsbench run --method f-llm --backbone smollm2 --layers 8 --dataset M4-Hourly M4-Weekly --seed 0 1
+    tsbench run --method f-llm --layers 8 --dataset M3-Monthly --train-dataset M3-Quarterly --seed 0 1
+    tsbench run --method origin --backbone theta --dataset M3 M4-Hourly
 """
 
 import argparse
@@ -25,7 +27,7 @@ from tsbench.metrics.bootstrap import disjoint_block, relative_change
 
 FORMS = ("open-loop", "closed-loop", "lora", "mlp", "fpt")
 HEADINGS = ("open loop", "closed loop", "LoRA, open loop", "MLP, closed loop", "FPT")
-COMPARED = ("naive2", "naive-seasonal")
+COMPARED = ("naive2", "naive-seasonal", "theta", "auto-ets")
 Rows = dict[str, list[Record]]
 
 
@@ -115,7 +117,16 @@ def transfer_table(results: Path) -> str:
         for first in found.get("closed-loop", [])[:1]
         if source
     ]
-    headers = ["trained on", "forecast", "series", *HEADINGS[:2], "Naive2", "seasonal naive"]
+    headers = [
+        "trained on",
+        "forecast",
+        "series",
+        *HEADINGS[:2],
+        "Naive2",
+        "seasonal naive",
+        "Theta",
+        "AutoETS",
+    ]
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 

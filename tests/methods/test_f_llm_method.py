@@ -100,6 +100,29 @@ def test_closed_loop_is_the_open_one_plus_the_observer(bench: Bench, spec: CellS
         assert not torch.equal(closed.predict(context, 48), opened.predict(context, 48))
 
 
+@pytest.mark.parametrize("horizon", [24, 72])
+def test_the_observer_is_judged_at_the_cells_own_horizon(bench: Bench, spec: CellSpec, horizon: int) -> None:
+    """The validation errors of the record, by hand on the very windows: evenly spaced windows x channels."""
+    spec = spec.model_copy(update={"horizon": horizon})
+    task = bench.task(spec)
+    diagnostics = fit(task, bench.frozen(spec, task)).diagnostics
+    starts = np.arange(task.borders.val[0], task.borders.val[1] - horizon + 1)
+    pairs = [(start, channel) for start in starts for channel in range(task.channels)]
+    places = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), 512)).astype(int))
+    cut = [
+        task.scaled[slice(start - LOOKBACK, start + horizon), c] for start, c in (pairs[p] for p in places)
+    ]
+    rows = torch.from_numpy(np.stack(cut))
+    opened = fitted(bench, with_form(spec, "open-loop")).predict(rows[:, :LOOKBACK], horizon)
+    errors = {"open": (opened[:, 0] - rows[:, LOOKBACK:]).square().mean().item()}
+    kept = fitted(bench, spec)
+    closed = kept.predict(rows[:, :LOOKBACK], horizon)
+    errors["closed"] = (closed[:, 0] - rows[:, LOOKBACK:]).square().mean().item()
+    for loop, error in errors.items():
+        assert diagnostics[f"val_mse_{loop}"] == pytest.approx(error, rel=1e-4)
+    assert (kept.observer is None) == (errors["closed"] == errors["open"])
+
+
 def test_one_training_serves_every_horizon(bench: Bench, spec: CellSpec) -> None:
     fitted(bench, spec)
     artifacts = bench.task(spec).artifacts / "f-llm"

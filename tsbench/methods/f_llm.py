@@ -79,9 +79,10 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
     """Train F-LLM in two stages, each stopped early on the validation split.
 
     Stage 1 trains embedding and de-embedding with teacher forcing, through the frozen language model. Stage 2
-    trains the observer along the closed loop, everything else frozen; where it does not lower the validation
-    error, the loop stays open. Both serve every horizon: the roll-out of stage 2 is as long as the longest
-    horizon of the benchmarks, 720 steps, or as the validation split allows.
+    trains the observer along the closed loop, everything else frozen. Both serve every horizon: the roll-out
+    of stage 2 is as long as the longest horizon of the benchmarks, 720 steps, or as the validation split
+    allows. Where the observer does not lower the validation error over the cell's own horizon, its loop
+    stays open.
 
     Raises:
         TsbenchError: The backbone is not a language model, the lookback is not a multiple of the patch, or
@@ -207,7 +208,7 @@ def _direct_loss(model: nn.Module, rows: Tensor) -> Tensor:
 def _close_loop(
     task: Task, plant: Plant, identity: str, options: FLlmOptions, rolling: RollOutConfig
 ) -> tuple[Observer | None, dict[str, float]]:
-    """Train the observer; None where it does not help on the validation split."""
+    """Train the observer; None where it does not help on the validation split at the cell's own horizon."""
     plant.requires_grad_(False).eval()
     patches = min(
         -(-_LONGEST_ROLL_OUT // options.patch),
@@ -228,22 +229,23 @@ def _close_loop(
         return observer_loss(plant, cast("Observer", network), rows, rolling)
 
     weights = digest([identity, hash_weights(plant, asdict(plant.config))])
-    open_loop = mean_over(observer, loss, _validation(task, stage))
+    own = _validation(task, observer_stage(task.spec, min(patches, -(-task.spec.horizon // options.patch))))
+    open_loop = mean_over(observer, loss, own)
     report = _train(task, observer, stage, weights, loss=loss, score=loss)
-    return keep_observer(task, observer, report, open_loop, "mse")
+    return keep_observer(task, observer, report.best_step, open_loop, mean_over(observer, loss, own), "mse")
 
 
 def keep_observer(
-    task: Task | SeriesTask, observer: Observer, report: TrainingReport, open_loop: float, metric: str
+    task: Task | SeriesTask, observer: Observer, steps: int, open_loop: float, closed_loop: float, metric: str
 ) -> tuple[Observer | None, dict[str, float]]:
     """The trained observer, or None where it does not lower the validation error; and both errors."""
-    helped = report.best_score < open_loop
+    helped = closed_loop < open_loop
     if not helped:
         task.progress("f-llm: the observer did not help on the validation data; the loop stays open")
     return observer if helped else None, {
-        "observer_steps": float(report.best_step if helped else 0),
+        "observer_steps": float(steps if helped else 0),
         f"val_{metric}_open": open_loop,
-        f"val_{metric}_closed": min(report.best_score, open_loop),
+        f"val_{metric}_closed": min(closed_loop, open_loop),
     }
 
 

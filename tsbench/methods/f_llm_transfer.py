@@ -176,7 +176,7 @@ def _close_loop(
     weights = digest([identity, hash_weights(plant, asdict(plant.config))])
     open_loop = mean_over(observer, score, _held_out(task))
     report = _train(task, observer, observer_stage(spec, patches), weights, loss, score)
-    return keep_observer(task, observer, report, open_loop, "smape")
+    return keep_observer(task, observer, report.best_step, open_loop, report.best_score, "smape")
 
 
 def _train(
