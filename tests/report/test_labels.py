@@ -38,7 +38,8 @@ def memory_spec(options: dict[str, object] | None = None) -> CellSpec:
             memory_spec({"ablation": "no-gate", "alpha_policy": "oracle"}),
             f"TS-Memory, no-gate (oracle {ALPHA}) †leak",
         ),
-        (origin_spec(method="lora"), "lora"),
+        (origin_spec(method="lora"), "LoRA"),
+        (origin_spec(method="other"), "other"),
     ],
 )
 def test_labels_name_what_differs_from_the_default(spec: CellSpec, label: str) -> None:

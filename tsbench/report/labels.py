@@ -60,6 +60,8 @@ def method_label(spec: CellSpec) -> str:
         name = "TS-Memory"
     elif spec.method == "flame":
         name = "FLAME fine-tuned"
+    elif spec.method == "lora":
+        name = "LoRA"
     elif spec.f_llm is not None:
         name = _FORMS[spec.f_llm.form]
         changed.pop("form", None)
