@@ -77,6 +77,7 @@ CHRONOS = Requirement("chronos-forecasting", "chronos", "chronos")
 TRANSFORMERS = Requirement("transformers", "transformers", "hub")
 FRACAST = Requirement("fracast", "fracast", "fracast")
 
+PEFT = Requirement("peft", "peft", "lora")
 LANGUAGE_MODELS = Requirement("transformers", "transformers", "f-llm")
 STATSFORECAST = Requirement("statsforecast", "statsforecast", "stats")
 NEURALFORECAST = Requirement("neuralforecast", "neuralforecast", "supervised")
@@ -186,6 +187,7 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
         ),
         Entry("f-llm", "tsbench.methods.f_llm:fit", "a frozen language model inside a feedback loop"),
         Entry("flame", "tsbench.methods.flame:fit", "FLAME zero-shot, or trained with --fine-tune"),
+        Entry("lora", "tsbench.methods.lora:fit", "low-rank adapters on a forecaster's attention", PEFT),
         Entry(
             "supervised", "tsbench.methods.supervised:fit", "an architecture trained on the data set alone"
         ),
@@ -255,12 +257,21 @@ def load_backbone(options: BackboneOptions) -> Backbone:
     return cast("Backbone", factory(replace(options, name=entry.name)))
 
 
-def _import(kind: Kind, entry: Entry) -> Any:
+def require_installed(kind: Kind, entry: Entry) -> None:
+    """Check that an entry's optional package is there.
+
+    Raises:
+        TsbenchError: It is not.
+    """
     needed = entry.requires
     if needed is not None and not needed.installed:
         raise TsbenchError(
             f"{kind} '{entry.name}' needs the package {needed.package}; {needed.install_command}"
         )
+
+
+def _import(kind: Kind, entry: Entry) -> Any:
+    require_installed(kind, entry)
     module, _, attribute = entry.target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

@@ -47,7 +47,7 @@ def assert_nothing_written(folder: Path) -> None:
         (
             f"run {TOY} --method xyz",
             "unknown method 'xyz'",
-            "known: f-llm, flame, origin, raft, supervised, ts-memory, ts-rag",
+            "known: f-llm, flame, lora, origin, raft, supervised, ts-memory, ts-rag",
         ),
         (
             f"run {TOY} --horizon 801",
@@ -95,6 +95,16 @@ def assert_nothing_written(folder: Path) -> None:
             "use --method origin",
         ),
         (f"build-teacher {TOY} --method ts-rag", "method 'ts-rag' has no teacher", "use --method ts-memory"),
+        (
+            f"run {TOY} --method lora",
+            "adapts chronos-bolt-*, chronos-2 and FLAME, not toy",
+            "use --backbone flame-small",
+        ),
+        (
+            "run --method lora --backbone smollm2 --dataset demo",
+            "'smollm2' is a language model",
+            "forecasts only with --method f-llm",
+        ),
         (f"run {TOY} --horizon 0", "horizon is 0", "greater than or equal to 1; give another value"),
         (f"run {TOY} --seed -1", "seed is -1", "greater than or equal to 0; give another value"),
         (

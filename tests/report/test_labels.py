@@ -41,7 +41,8 @@ def memory_spec(options: dict[str, object] | None = None) -> CellSpec:
         (origin_spec(method="raft"), "RAFT"),
         (origin_spec("naive-seasonal", method="raft"), "RAFT"),
         (origin_spec(method="ts-rag"), "TS-RAG"),
-        (origin_spec(method="lora"), "lora"),
+        (origin_spec(method="lora"), "LoRA"),
+        (origin_spec(method="other"), "other"),
     ],
 )
 def test_labels_name_what_differs_from_the_default(spec: CellSpec, label: str) -> None:

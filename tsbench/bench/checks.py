@@ -7,7 +7,7 @@ from tsbench.bench.runner import NAIVE_BACKBONES, Bench, cache_budget
 from tsbench.config import CellSpec
 from tsbench.data.catalog import find_collection
 from tsbench.errors import TsbenchError
-from tsbench.registry import find
+from tsbench.registry import find, require_installed
 
 
 def check(bench: Bench, specs: Iterable[CellSpec]) -> None:
@@ -29,11 +29,8 @@ def check(bench: Bench, specs: Iterable[CellSpec]) -> None:
 
 def _check_cell(bench: Bench, spec: CellSpec) -> None:
     method, backbone = find("method", spec.method), find("backbone", spec.backbone)
-    if backbone.requires is not None and not backbone.requires.installed:
-        raise TsbenchError(
-            f"backbone '{backbone.name}' needs the package {backbone.requires.package}; "
-            f"{backbone.requires.install_command}"
-        )
+    require_installed("method", method)
+    require_installed("backbone", backbone)
     for only, role, what, example in (
         ("f-llm", "language-model", "a language model", "smollm2"),
         ("supervised", "architecture", "an untrained architecture", "dlinear"),
@@ -81,6 +78,10 @@ def _check_cell(bench: Bench, spec: CellSpec) -> None:
     if method.name != "origin":
         window_grid(borders, "val", spec.lookback, spec.horizon)
         window_grid(borders, "train", spec.lookback, spec.horizon)
+    if spec.method == "lora":
+        from tsbench.methods.lora import adaptable_family
+
+        adaptable_family(bench.backbone(spec))
     if spec.samples is not None:
         _check_samples(bench, spec)
 

@@ -241,7 +241,7 @@ _stage(
 )
 _stage(
     "train",
-    "Train the memory module and choose the fusion weight, or train F-LLM or FLAME, on train and "
+    "Train the memory module and choose the fusion weight, or train F-LLM, FLAME or LoRA, on train and "
     "validation split.",
     "Example: `tsbench train --method ts-memory --dataset ETTh1 --horizon 96`",
     _train,

@@ -3,14 +3,13 @@
 import copy
 from dataclasses import asdict
 
-import numpy as np
 import torch
 
 from tsbench.backbones.flame import FlameBackbone, make_backbone
 from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.config import digest
 from tsbench.data.pretraining import PretrainingWindows
-from tsbench.data.windows import WindowGrid, evenly_spaced, gather_contexts, gather_targets, window_grid
+from tsbench.data.windows import evenly_spaced
 from tsbench.errors import TsbenchError
 from tsbench.methods.task import Fitted, Task
 from tsbench.metrics.quantile import pinball_loss
@@ -34,13 +33,7 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
     backbone, spec = _flame(frozen), task.spec
     profile = task.profile
     model = copy.deepcopy(backbone.model).requires_grad_(True)
-    grid = window_grid(
-        task.borders,
-        "train",
-        spec.lookback,
-        spec.horizon,
-        spec.train_stride or task.windows("train", profile.max_train_values).stride,
-    )
+    grid = task.fine_tuning_windows()
     pairs = len(grid.starts) * task.channels
     config = TrainingConfig(
         max_steps=profile.max_steps,
@@ -53,7 +46,9 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
         precision=spec.precision,
     )
     order = ShuffledBatches(pairs, profile.batch_size, spec.seed)
-    stop = _rows(task, task.windows("val", profile.max_stop_values))
+    validation = task.windows("val", profile.max_stop_values)
+    rows = evenly_spaced(len(validation.starts) * task.channels, _VALIDATION_ROWS)
+    stop = task.pairs(validation, rows)
     device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bf16"):  # as in training
         before = _crps(backbone.model, stop)
@@ -68,7 +63,7 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
     directory = task.artifacts / "flame" / digest(content)[:32]
     report = train(
         model,
-        batches=lambda step: _pairs(task, grid, order(step)),
+        batches=lambda step: task.pairs(grid, order(step)),
         loss_fn=window_loss,
         validate=lambda network: _crps(network, stop),
         config=config,
@@ -95,23 +90,6 @@ def _flame(frozen: FrozenBackbone) -> FlameBackbone:
             "--backbone flame-small"
         )
     return frozen.backbone
-
-
-def _pairs(
-    task: Task, grid: WindowGrid, pairs: "np.ndarray[tuple[int], np.dtype[np.int64]]"
-) -> PretrainingWindows:
-    """Windows of (window, channel) pairs, numbered window by window."""
-    windows, channels = np.divmod(pairs, task.channels)
-    starts, spec = grid.starts[windows], task.spec
-    rows = np.arange(len(pairs))
-    context = gather_contexts(task.scaled, starts, spec.lookback)[rows, channels]
-    return PretrainingWindows(context, gather_targets(task.scaled, starts, spec.horizon)[rows, channels])
-
-
-def _rows(task: Task, grid: WindowGrid) -> PretrainingWindows:
-    """All windows and channels of a grid, thinned evenly to a bound."""
-    total = len(grid.starts) * task.channels
-    return _pairs(task, grid, evenly_spaced(total, _VALIDATION_ROWS))
 
 
 @torch.no_grad()

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from tsbench.backbones.base import Forecaster
 from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.config import CellSpec, Profile
 from tsbench.data.dataset import Dataset, SeriesCollection
+from tsbench.data.pretraining import PretrainingWindows
 from tsbench.data.splits import Borders, Scaler, split_borders
 from tsbench.data.windows import Split, WindowGrid, window_grid
 from tsbench.metrics.fusion import FusionScores
@@ -52,6 +54,20 @@ class Task:
         every = window_grid(self.borders, split, spec.lookback, spec.horizon)
         stride = -(-every.total * self.channels * spec.horizon // max_values)
         return window_grid(self.borders, split, spec.lookback, spec.horizon, stride)
+
+    def fine_tuning_windows(self) -> WindowGrid:
+        """The train windows a backbone is fine-tuned on: at the cell's own stride, else the profile's."""
+        spec = self.spec
+        stride = spec.train_stride or self.windows("train", self.profile.max_train_values).stride
+        return window_grid(self.borders, "train", spec.lookback, spec.horizon, stride)
+
+    def pairs(self, grid: WindowGrid, numbers: NDArray[np.int64]) -> PretrainingWindows:
+        """Context and target of (window, channel) pairs [B] of a grid, numbered window by window."""
+        windows, channels = np.divmod(numbers, self.channels)
+        starts = grid.starts[windows]
+        contexts = sliding_window_view(self.scaled, grid.lookback, axis=0)
+        targets = sliding_window_view(self.scaled, grid.horizon, axis=0)
+        return PretrainingWindows(contexts[starts - grid.lookback, channels], targets[starts, channels])
 
     def test_windows(self) -> WindowGrid:
         """The test windows the cell is scored on."""

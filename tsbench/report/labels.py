@@ -71,6 +71,8 @@ def method_label(spec: CellSpec) -> str:
         name = _ONLINE_RETRIEVAL[spec.method]
     elif spec.method == "flame":
         name = "FLAME fine-tuned"
+    elif spec.method == "lora":
+        name = "LoRA"
     elif spec.f_llm is not None:
         name = _FORMS[spec.f_llm.form]
         changed.pop("form", None)

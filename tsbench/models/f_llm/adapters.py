@@ -1,11 +1,11 @@
 """F-LLM's comparison without feedback: a frozen language model with trained low-rank adapters (LoRA)."""
 
-import copy
 from typing import Any
 
 from torch import Tensor, nn
 
 from tsbench.models.f_llm.plant import FrozenDecoder
+from tsbench.models.lora import adapted_copy, adapters
 
 __all__ = ["AdaptedDecoder"]
 
@@ -34,28 +34,14 @@ class AdaptedDecoder(nn.Module):
 
     def __init__(self, language_model: nn.Module, rank: int = 8, alpha: int = 16) -> None:
         super().__init__()
-        from peft import LoraConfig, inject_adapter_in_model
-        from peft.tuners.lora import LoraLayer
-
-        weights = [*language_model.parameters(), *language_model.buffers()]
-        self._decoder = FrozenDecoder(
-            copy.deepcopy(language_model, {id(tensor): tensor for tensor in weights})
-        )
-        self.width = self._decoder.width
         config: Any = language_model.config
-        lora = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,
-            target_modules=_TARGETS[config.model_type],
-            fan_in_fan_out=config.model_type == "gpt2",
+        is_gpt2 = config.model_type == "gpt2"
+        adapted = adapted_copy(
+            language_model, _TARGETS[config.model_type], rank, alpha, fan_in_fan_out=is_gpt2
         )
-        inject_adapter_in_model(lora, self._decoder.language_model)
-        layers = [
-            module for module in self._decoder.language_model.modules() if isinstance(module, LoraLayer)
-        ]
-        self.adapters = nn.ModuleList(
-            nn.ModuleList([layer.lora_A["default"], layer.lora_B["default"]]) for layer in layers
-        ).float()
+        self._decoder = FrozenDecoder(adapted)
+        self.width = self._decoder.width
+        self.adapters = adapters(adapted).requires_grad_(True)
 
     def forward(self, tokens: Tensor, cache: Any = None, use_cache: bool = False) -> tuple[Tensor, Any]:
         """As `FrozenDecoder`."""

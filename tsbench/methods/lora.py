@@ -1,0 +1,239 @@
+"""LoRA: low-rank adapters on all attention projections of a pretrained forecaster, everything else frozen."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+
+from tsbench.backbones.base import Backbone, Forecaster
+from tsbench.backbones.chronos import Chronos2, ChronosBolt
+from tsbench.backbones.flame import CONTEXT_LIMIT, FlameBackbone
+from tsbench.backbones.forecast_cache import FrozenBackbone
+from tsbench.config import digest
+from tsbench.data.pretraining import PretrainingWindows
+from tsbench.data.windows import WindowGrid, gather_targets
+from tsbench.errors import TsbenchError
+from tsbench.methods.fusion import predict_windows
+from tsbench.methods.task import Fitted, Task
+from tsbench.metrics.quantile import pinball_loss
+from tsbench.models.lora import adapted_copy, nearest_rank
+from tsbench.models.plugmem import PlugMemConfig, parameter_count
+from tsbench.training.loop import ShuffledBatches, TrainingConfig, train
+from tsbench.training.pretrain import window_loss
+
+_LEARNING_RATES = (1e-4, 1e-3)
+_QUICK_LEARNING_RATES = (1e-3,)
+_ALPHA_PER_RANK = 2
+_EPOCHS = 20
+
+Chunks = Iterator[tuple[slice, Tensor]]
+"""Consecutive slices of a grid's windows, each with forecasts [w, C, Q, H]."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """How backbones of one kind are adapted.
+
+    Attributes:
+        projections: Ends of the names of all attention projections.
+        loss: Training loss of the network on windows whose targets fit into one pass.
+    """
+
+    projections: tuple[str, ...]
+    loss: Callable[[nn.Module, PretrainingWindows], Tensor]
+
+
+def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
+    """Train adapters of PlugMem's size on the train split; the validation split chooses rate and step.
+
+    Windows x channels of the profile's training grid are drawn in shuffled order. The loss is the network's
+    own in its normalised units, over the horizon or as much of it as one pass reaches: the pinball loss of
+    Chronos, the pre-training loss of FLAME. Validation is the pinball loss of the forecast that is
+    evaluated, roll-out included, in fp32, over the profile's early-stopping grid; `precision` is that of the
+    training steps. The step-0 weights compete: where training does not help, the backbone itself is given
+    back.
+
+    Raises:
+        TsbenchError: The backbone cannot be adapted, or training diverged.
+
+    Source:
+        LoRA baseline of TS-Memory (arXiv 2602.11550), appendix C.4: rank chosen to match PlugMem's size,
+        zero initialisation, learning rate and epochs from validation. What it leaves open is ours; see
+        docs/ts-memory.md.
+    """
+    family, spec, profile = adaptable_family(frozen.backbone), task.spec, task.profile
+    levels = frozen.backbone.quantile_levels
+    plugmem = PlugMemConfig.preset(profile.plugmem, spec.lookback, spec.horizon, len(levels))
+    rank = nearest_rank(_network(frozen.backbone), family.projections, parameter_count(plugmem))
+    stop = task.windows("val", profile.max_stop_values)
+    before = _pinball(task, stop, frozen.forecasts(stop.starts, spec.horizon), levels)
+    rates = _QUICK_LEARNING_RATES if profile.name == "quick" else _LEARNING_RATES
+    candidates = [_train(task, frozen, family, rank, rate, stop) for rate in rates]
+    best = min(candidates, key=lambda candidate: candidate.score)
+    helped = best.score < before
+    if not helped:
+        task.progress("lora: training did not help on the validation split; the backbone stays as it is")
+    return Fitted(
+        best.forecaster if helped else frozen.backbone,
+        {
+            "lora_rank": float(rank),
+            "lora_parameters": float(best.parameters),
+            "lora_steps": float(best.steps if helped else 0),
+            "learning_rate": best.learning_rate,
+            "val_pinball_before": before,
+            "val_pinball_after": min(best.score, before),
+        },
+    )
+
+
+def adaptable_family(backbone: Backbone) -> Family:
+    """How a backbone is adapted.
+
+    Raises:
+        TsbenchError: It is none that can be.
+    """
+    if isinstance(backbone, FlameBackbone):
+        return _FLAME
+    if isinstance(backbone, ChronosBolt):
+        return _CHRONOS_BOLT
+    if isinstance(backbone, Chronos2):
+        return _CHRONOS_2
+    raise TsbenchError(
+        f"method 'lora' adapts chronos-bolt-*, chronos-2 and FLAME, not {backbone.name}; use --backbone "
+        "flame-small"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """An adapted backbone after training at one learning rate, with its score on the validation windows."""
+
+    forecaster: Forecaster
+    learning_rate: float
+    parameters: int
+    steps: int
+    score: float
+
+
+def _train(
+    task: Task,
+    frozen: FrozenBackbone,
+    family: Family,
+    rank: int,
+    learning_rate: float,
+    stop: WindowGrid,
+) -> _Candidate:
+    spec, profile, backbone = task.spec, task.profile, frozen.backbone
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        network = adapted_copy(_network(backbone), family.projections, rank, _ALPHA_PER_RANK * rank)
+    grid = task.fine_tuning_windows()
+    order = ShuffledBatches(len(grid.starts) * task.channels, profile.batch_size, spec.seed)
+    config = TrainingConfig(
+        max_steps=min(profile.max_steps, _EPOCHS * order.steps_per_epoch),
+        eval_every=min(profile.eval_every, order.steps_per_epoch),
+        patience=profile.patience,
+        learning_rate=learning_rate,
+        schedule=profile.schedule,
+        weight_decay=0.0,
+        seed=spec.seed,
+        precision=spec.precision,
+    )
+    trained = spec.model_copy(update={"samples": None, "test_stride": None, "drop_last": None})
+    content = [
+        trained.content_hash(task.dataset.sha256),
+        asdict(task.borders),
+        backbone.identity,
+        rank,
+        asdict(config),
+        profile.batch_size,
+        grid.stride,
+        stop.stride,
+    ]
+    key = digest(content)[:32]
+    forecaster = replace(
+        cast("Any", backbone), model=network, identity=f"{backbone.identity}-lora-{key[:16]}"
+    )
+
+    def batch(step: int) -> PretrainingWindows:
+        windows = task.pairs(grid, order(step))
+        return replace(windows, target=windows.target[:, : backbone.block])
+
+    def report_step(step: int, loss: float) -> None:
+        if step % config.eval_every == 0:
+            task.progress(f"lora at {learning_rate:g}: step {step}, loss {loss:.4f}")
+
+    task.progress(f"lora: rank {rank}, at most {config.max_steps} steps at {learning_rate:g}")
+    directory = task.artifacts / "lora" / key
+    directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory / "lock"):  # a second process waits and finds the finished weights
+        report = train(
+            network,
+            batches=batch,
+            loss_fn=family.loss,
+            validate=lambda _: _pinball(
+                task, stop, _forecasts(forecaster, frozen, stop), backbone.quantile_levels
+            ),
+            config=config,
+            checkpoint_dir=directory,
+            on_progress=report_step,
+        )
+    parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    return _Candidate(forecaster, learning_rate, parameters, report.best_step, report.best_score)
+
+
+def _forecasts(forecaster: Forecaster, frozen: FrozenBackbone, grid: WindowGrid) -> Chunks:
+    """Forecasts of a grid in fp32, as they are evaluated; nothing is cached."""
+    for part in frozen.chunks(len(grid.starts)):
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            forecast = predict_windows(forecaster, frozen, grid.starts[part], grid.horizon)
+        yield part, forecast
+
+
+def _pinball(task: Task, grid: WindowGrid, forecasts: Chunks, levels: tuple[float, ...]) -> float:
+    """Twice the pinball loss, mean over levels and the whole grid, in the data's standardised units."""
+    total = 0.0
+    for part, forecast in forecasts:
+        target = torch.from_numpy(gather_targets(task.scaled, grid.starts[part], grid.horizon))
+        total += (2 * pinball_loss(target, forecast, levels)).mean(-2).sum(dtype=torch.float64).item()
+    return total / (len(grid.starts) * task.channels * grid.horizon)
+
+
+def _network(backbone: Backbone) -> nn.Module:
+    return cast("nn.Module", cast("Any", backbone).model)
+
+
+def _tensors(network: nn.Module, windows: PretrainingWindows) -> tuple[Tensor, Tensor]:
+    """Context [B, L] and target [B, h] on the network's device."""
+    device = next(network.parameters()).device
+    context, target = (np.ascontiguousarray(part) for part in (windows.context, windows.target))
+    return torch.from_numpy(context).to(device), torch.from_numpy(target).to(device)
+
+
+def _bolt_loss(network: nn.Module, windows: PretrainingWindows) -> Tensor:
+    """Steps of the block beyond the target are masked by the network itself."""
+    context, target = _tensors(network, windows)
+    return cast("Tensor", network(context=context, target=target).loss)
+
+
+def _chronos2_loss(network: nn.Module, windows: PretrainingWindows) -> Tensor:
+    """As many future patches as the target needs; what the last one has beyond it is masked."""
+    context, target = _tensors(network, windows)
+    patches = -(-target.shape[1] // cast("Any", network).chronos_config.output_patch_size)
+    return cast("Tensor", network(context=context, future_target=target, num_output_patches=patches).loss)
+
+
+def _flame_loss(network: nn.Module, windows: PretrainingWindows) -> Tensor:
+    return window_loss(network, replace(windows, context=windows.context[:, -CONTEXT_LIMIT:]))
+
+
+_FLAME = Family(
+    tuple(f"{layer}.{part}" for layer in ("attention", "cross") for part in ("query", "key_value", "out")),
+    _flame_loss,
+)
+_CHRONOS_BOLT = Family(("q", "k", "v", "o"), _bolt_loss)
+_CHRONOS_2 = Family(("q", "k", "v", "o"), _chronos2_loss)
