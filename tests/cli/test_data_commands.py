@@ -125,7 +125,7 @@ def test_list_backbones_tells_what_must_be_installed(
 @pytest.mark.parametrize(
     ("what", "shown"),
     [
-        ("methods", ["origin", "ts-memory", "f-llm", "flame", "lora", "supervised"]),
+        ("methods", ["origin", "ts-memory", "raft", "ts-rag", "f-llm", "flame", "lora", "supervised"]),
         ("profiles", ["quick", "standard", "paper"]),
     ],
 )
