@@ -181,6 +181,13 @@ def test_flame_document_and_model_card_show_the_committed_zero_shot_figures() ->
         assert "|".join(line.split("|")[:7]) in card
 
 
+def test_readme_shows_the_committed_gains() -> None:
+    table = runpy.run_path(str(ROOT / "benchmarks" / "adapter_gains.py"))["table"](ROOT / "results")
+    shown = DOCUMENTS["README.md"].partition("<!-- gains:start -->")[2].partition("<!-- gains:end -->")[0]
+    assert shown.strip() == table
+    assert len(table.splitlines()) == 2 + 6
+
+
 def test_f_llm_document_shows_the_committed_figures() -> None:
     tables = runpy.run_path(str(ROOT / "benchmarks" / "f_llm_tables.py"))
     document = (ROOT / "docs" / "f-llm.md").read_text(encoding="utf-8")
