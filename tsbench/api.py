@@ -59,7 +59,8 @@ def run(
         backbone: Registered backbone; None takes smollm2 for F-LLM and flame-small for others.
         dataset: Name or names in the catalogue or of other packages, or a data set of your own.
         horizon: Forecast steps, one or several; None takes 96, and the official ones of a collection.
-        lookback: Context steps; None takes 672 for F-LLM and 512 for others; of a collection about two
+        lookback: Context steps; None takes that of a supervised baseline's paper, 672 for F-LLM
+            and 512 for others; of a collection about two
             horizons for F-LLM and whole series for others.
         fine_tune: Train FLAME on the data set instead of using it zero-shot.
         seed: Seed or seeds.

@@ -32,3 +32,13 @@ def test_when_peft_is_missing_then_the_run_says_how_to_get_it(
     assert result.exit_code == 2
     assert result.stderr == ("error: method 'lora' needs the package peft; pip install 'tsbench[lora]'\n")
     assert store.records() == []
+
+
+def test_when_peft_is_missing_then_f_llms_comparison_is_refused_before_work(
+    tsbench: toy.Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setitem(sys.modules, "peft", None)
+    result = tsbench("run --method f-llm --form lora --dataset demo --lookback 96 --patch 24")
+    assert result.exit_code == 2
+    assert result.stderr == "error: --form lora needs the package peft; pip install 'tsbench[lora]'\n"

@@ -7,7 +7,7 @@ from tsbench.bench.runner import NAIVE_BACKBONES, Bench, cache_budget
 from tsbench.config import CellSpec
 from tsbench.data.catalog import find_collection
 from tsbench.errors import TsbenchError
-from tsbench.registry import find, require_installed
+from tsbench.registry import PEFT, find, require_installed
 
 
 def check(bench: Bench, specs: Iterable[CellSpec]) -> None:
@@ -31,6 +31,8 @@ def _check_cell(bench: Bench, spec: CellSpec) -> None:
     method, backbone = find("method", spec.method), find("backbone", spec.backbone)
     require_installed("method", method)
     require_installed("backbone", backbone)
+    if spec.f_llm is not None and spec.f_llm.form == "lora" and not PEFT.installed:
+        raise TsbenchError(f"--form lora needs the package {PEFT.package}; {PEFT.install_command}")
     for only, role, what, example in (
         ("f-llm", "language-model", "a language model", "smollm2"),
         ("supervised", "architecture", "an untrained architecture", "dlinear"),

@@ -52,7 +52,7 @@ Backbone = Annotated[
     str | None,
     typer.Option(
         help="Frozen model; see `tsbench list backbones`. Unless given: smollm2 for --method f-llm, "
-        "flame-small for the others."
+        "dlinear for supervised, flame-small for the others."
     ),
 ]
 FineTune = Annotated[
@@ -71,8 +71,8 @@ Horizons = Annotated[
 Lookback = Annotated[
     int | None,
     typer.Option(
-        help="Context steps. Unless given: 672 for --method f-llm, 512 for the others; on M3 and M4 about "
-        "two horizons for --method f-llm, whole series for the others."
+        help="Context steps. Unless given: 672 for --method f-llm, the paper's for --method supervised, 512 "
+        "for the others; on M3 and M4 about two horizons for --method f-llm, whole series for the others."
     ),
 ]
 Seeds = Annotated[list[int], typer.Option("--seed", help="Seeds. Several may follow.")]

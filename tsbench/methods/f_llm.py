@@ -1,6 +1,5 @@
 """F-LLM on a task: train the plant, then the observer that closes the loop around it."""
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, cast
@@ -14,7 +13,7 @@ from tsbench.backbones.base import RollOut, hash_weights, resolve_device
 from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.backbones.language_model import LanguageModel
 from tsbench.config import CellSpec, FLlmForm, FLlmOptions, digest
-from tsbench.data.windows import WindowGrid, evenly_spaced, gather_contexts, window_grid
+from tsbench.data.windows import WindowGrid, evenly_spaced, window_grid
 from tsbench.errors import TsbenchError
 from tsbench.methods.task import Fitted, SeriesTask, Task
 from tsbench.models.f_llm.adapters import AdaptedDecoder
@@ -177,7 +176,7 @@ def build_network(spec: CellSpec, language: LanguageModel) -> Plant | FlattenHea
     """What a cell trains first, with the weights its seed gives.
 
     Raises:
-        TsbenchError: The lookback is not a multiple of the patch, or peft is missing.
+        TsbenchError: The lookback is not a multiple of the patch.
     """
     config, form = plant_config(spec), (spec.f_llm or FLlmOptions()).form
     with torch.random.fork_rng(devices=[]):
@@ -192,11 +191,7 @@ def build_network(spec: CellSpec, language: LanguageModel) -> Plant | FlattenHea
 def _decoder(form: FLlmForm, language: LanguageModel) -> Decoder:
     if form == "mlp":
         return TokenMLP(language.width)
-    if form != "lora":
-        return FrozenDecoder(language.module)
-    if importlib.util.find_spec("peft") is None:
-        raise TsbenchError("--form lora needs the package peft; pip install 'tsbench[f-llm]'")
-    return AdaptedDecoder(language.module)
+    return AdaptedDecoder(language.module) if form == "lora" else FrozenDecoder(language.module)
 
 
 def _direct_loss(model: nn.Module, rows: Tensor) -> Tensor:
@@ -348,9 +343,8 @@ def _validation(task: Task, stage: Stage) -> Tensor:
 
 def _rows(task: Task, grid: WindowGrid, pairs: NDArray[np.int64]) -> Tensor:
     """Context and target [n, L + H] of (window, channel) pairs, numbered window by window."""
-    windows, channels = np.divmod(pairs, task.channels)
-    both = gather_contexts(task.scaled, grid.starts[windows] + grid.horizon, grid.lookback + grid.horizon)
-    return torch.from_numpy(both[np.arange(len(pairs)), channels])
+    windows = task.pairs(grid, pairs)
+    return torch.from_numpy(np.concatenate([windows.context, windows.target], axis=1))
 
 
 @torch.no_grad()
