@@ -10,8 +10,10 @@ from tsbench.backbones.base import BackboneOptions
 from tsbench.bench.runner import Bench
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec, FLlmOptions, TsMemoryOptions
+from tsbench.data.windows import WindowGrid
 from tsbench.errors import TsbenchError
 from tsbench.methods.f_llm import FLlmForecaster, fit
+from tsbench.methods.task import Task
 from tsbench.registry import load_backbone
 
 LOOKBACK, PATCH = 96, 24
@@ -150,16 +152,14 @@ def test_another_seed_split_or_language_model_is_trained_anew(bench: Bench, spec
 
 
 def test_training_never_sees_test_rows(bench: Bench, spec: CellSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tsbench.methods import f_llm
-
     latest = []
-    gather = f_llm.gather_contexts
+    cut = Task.pairs
 
-    def recorded(scaled: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
-        latest.append(ends.max())
-        return gather(scaled, ends, length)
+    def recorded(task: Task, grid: WindowGrid, numbers: np.ndarray) -> object:
+        latest.append(grid.starts[numbers // task.channels].max() + grid.horizon)
+        return cut(task, grid, numbers)
 
-    monkeypatch.setattr(f_llm, "gather_contexts", recorded)
+    monkeypatch.setattr(Task, "pairs", recorded)
     fitted(bench, spec)
     assert max(latest) == bench.task(spec).borders.val[1]
 
