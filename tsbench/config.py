@@ -17,7 +17,7 @@ Exclusion = Literal["self", "target", "window"]
 AlphaPolicy = Literal["val", "oracle"]
 AlphaCriterion = Literal["crps", "mae", "mse"]
 Precision = Literal["fp32", "bf16"]
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "halving"]
 RecipeName = Literal["paper", "released"]
 AblationName = Literal[
     "none",

@@ -47,8 +47,7 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
     """Train the architecture by mean squared error; the validation split stops it and chooses the rate.
 
     All train windows are used, or every `train_stride`-th; the profile bounds the epochs and the validation
-    windows. AdamW without weight decay, on a cosine schedule over all epochs, stands for Adam with the
-    halvings of the rate that the literature's scripts have after each epoch.
+    windows. The optimiser is AdamW without weight decay, that is, Adam.
 
     Raises:
         TsbenchError: Training diverged.
@@ -98,7 +97,7 @@ def _train(
         eval_every=epoch,
         patience=recipe.patience,
         learning_rate=learning_rate,
-        schedule="cosine",
+        schedule=recipe.schedule,
         weight_decay=0.0,
         seed=spec.seed,
     )
