@@ -76,7 +76,7 @@ LINEAR_RECIPE_OF: dict[str, dict[str, Any]] = {
     "Traffic": {"learning_rates": (5e-2,), "batch_windows": 16},
     "ILI": {"learning_rates": (1e-2,)},
 }
-"""Where the authors' scripts alone decide: three large data sets, and one with a rate far from the others'."""
+"""Where the authors' scripts alone decide: three large data sets, and one whose rate is much higher."""
 
 
 def load_dlinear(options: BackboneOptions) -> Architecture:
