@@ -75,6 +75,8 @@ class Entry:
 
 CHRONOS = Requirement("chronos-forecasting", "chronos", "chronos")
 TRANSFORMERS = Requirement("transformers", "transformers", "hub")
+SUNDIAL = Requirement("transformers", "transformers", "sundial")
+TIMESFM = Requirement("timesfm", "timesfm", "timesfm")
 FRACAST = Requirement("fracast", "fracast", "fracast")
 
 PEFT = Requirement("peft", "peft", "lora")
@@ -129,6 +131,21 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
             "tsbench.backbones.chronos:load_chronos2",
             "Chronos-2, 120 million parameters",
             CHRONOS,
+        ),
+        Entry(
+            "timesfm-2.5",
+            "tsbench.backbones.timesfm:load",
+            "TimesFM 2.5, 200 million parameters",
+            TIMESFM,
+            ("timesfm",),
+        ),
+        Entry(
+            "sundial-base",
+            "tsbench.backbones.sundial:load",
+            "Sundial, 128 million parameters, by remote code; untested on the real weights; needs "
+            "transformers 4.40.1",
+            SUNDIAL,
+            ("sundial",),
         ),
         *(
             Entry(
