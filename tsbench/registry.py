@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from tsbench.backbones.base import Backbone, BackboneOptions
 
 Kind = Literal["backbone", "method"]
-Role = Literal["forecaster", "statistical", "language-model", "architecture"]
+Role = Literal["forecaster", "multivariate", "statistical", "language-model", "architecture"]
 """What a backbone is.
 
-"forecaster": trained, or in need of no training. "statistical": fitted to each series, with the season of the
+"forecaster": trained, or in need of no training. "multivariate": one that forecasts the channels of a window
+together; for long data sets only. "statistical": fitted to each series, with the season of the
 data; for M3 and M4 only. "language-model": forecasts only inside a method such as F-LLM. "architecture": a
 network without weights, which the method `supervised` trains.
 """
@@ -131,6 +132,13 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
             "tsbench.backbones.chronos:load_chronos2",
             "Chronos-2, 120 million parameters",
             CHRONOS,
+        ),
+        Entry(
+            "chronos-2-multivariate",
+            "tsbench.backbones.chronos:load_chronos2",
+            "Chronos-2 with attention across the channels of a window",
+            CHRONOS,
+            role="multivariate",
         ),
         Entry(
             "timesfm-2.5",
