@@ -101,6 +101,11 @@ def assert_nothing_written(folder: Path) -> None:
             "use --backbone flame-small",
         ),
         (
+            "eval --method origin --backbone chronos-2-multivariate --dataset M4-Hourly",
+            "forecasts channels together, but a series of M4-Hourly has one",
+            "use --backbone chronos-2",
+        ),
+        (
             "run --method lora --backbone smollm2 --dataset demo",
             "'smollm2' is a language model",
             "forecasts only with --method f-llm",

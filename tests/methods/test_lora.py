@@ -95,6 +95,14 @@ def randomise(network: torch.nn.Module) -> None:
         weight.data = torch.randn(weight.shape, generator=generator) * 0.3
 
 
+def test_multivariate_chronos2_is_refused_for_its_training_pairs_are_single_channels(
+    tiny_chronos2: Path,
+) -> None:
+    options = BackboneOptions("chronos-2-multivariate", checkpoint=str(tiny_chronos2), channels=2)
+    with pytest.raises(TsbenchError, match=r"adapts .*, not chronos-2-multivariate"):
+        adaptable_family(load_chronos2(options))
+
+
 @EACH_FAMILY
 @pytest.mark.parametrize("horizon", [20, 100])  # 100 is beyond a block of Chronos-Bolt
 def test_untrained_adapters_leave_every_forecast_as_it_is(

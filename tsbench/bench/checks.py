@@ -53,6 +53,11 @@ def _check_cell(bench: Bench, spec: CellSpec) -> None:
 
         resolve_device(spec.device)
     if find_collection(spec.dataset):
+        if backbone.role == "multivariate":
+            raise TsbenchError(
+                f"backbone '{backbone.name}' forecasts channels together, but a series of {spec.dataset} has "
+                "one; use --backbone chronos-2"
+            )
         _check_collection_cell(bench, spec)
         return
     if backbone.role == "statistical":

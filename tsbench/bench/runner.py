@@ -98,13 +98,15 @@ class Bench:
         from tsbench.registry import load_backbone
 
         data = find_collection(spec.dataset) or self.dataset(spec.dataset)
-        seasonal = spec.backbone in NAIVE_BACKBONES or find("backbone", spec.backbone).role == "statistical"
+        role = find("backbone", spec.backbone).role
+        seasonal = spec.backbone in NAIVE_BACKBONES or role == "statistical"
         options = BackboneOptions(
             name=spec.backbone,
             checkpoint=spec.checkpoint,
             device=spec.device,
             rollout=None if seasonal else spec.rollout,
             season=data.season if seasonal else 1,
+            channels=self.dataset(spec.dataset).values.shape[1] if role == "multivariate" else 1,
             layers=spec.f_llm.layers if spec.f_llm else None,
             precision=spec.precision if spec.f_llm else "fp32",
         )

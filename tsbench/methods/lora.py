@@ -100,7 +100,7 @@ def adaptable_family(backbone: Backbone) -> Family:
         return _FLAME
     if isinstance(backbone, ChronosBolt):
         return _CHRONOS_BOLT
-    if isinstance(backbone, Chronos2):
+    if isinstance(backbone, Chronos2) and backbone.channels == 1:
         return _CHRONOS_2
     raise TsbenchError(
         f"method 'lora' adapts chronos-bolt-*, chronos-2 and FLAME, not {backbone.name}; use --backbone "

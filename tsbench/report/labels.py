@@ -46,7 +46,8 @@ _EXCLUSIONS = {
     "window": "neither context nor future of the neighbour shares a step with the query's, |Δt| ≥ L + H",
 }
 _ROLLOUTS = {
-    "median": "past a backbone's own block its median is fed back, so intervals stop widening there",
+    "median": "past a backbone's own block its median is fed back; intervals forecast block by block stop "
+    "widening there",
     "expand": "past a backbone's own block each quantile is fed back as a path of its own",
 }
 
