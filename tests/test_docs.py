@@ -160,7 +160,7 @@ def test_ts_memory_document_shows_the_weights_of_a_recipe(recipe: Recipe) -> Non
 
 
 def test_the_readme_table_is_that_of_the_committed_records() -> None:
-    wanted = "profile=standard horizon=96 rollout=median lookback=512"
+    wanted = "profile=standard horizon=96 rollout=median lookback=512 train_dataset=none plugmem_from=none"
     shown_backbones = "backbone=naive-last,naive-seasonal,flame-small"
     records = select(ResultsStore(ROOT / "results").records(), f"{wanted} {shown_backbones}")
     tables = [render(summary_tables(records, score), "markdown") for score in ("mse", "crps")]
