@@ -17,7 +17,7 @@ from tsbench.backbones.base import (
     hash_weights,
     resolve_device,
 )
-from tsbench.backbones.hub import require_source
+from tsbench.backbones.hub import HUB_IDS, require_source
 from tsbench.backbones.rollout import roll_out
 from tsbench.errors import TsbenchError
 
@@ -215,7 +215,7 @@ def _load_model(options: BackboneOptions, architecture: str) -> Any:
     from chronos import BaseChronosPipeline
 
     device = resolve_device(options.device)
-    source = options.checkpoint or f"amazon/{options.name}"
+    source = options.checkpoint or HUB_IDS[options.name]
     require_source(options.name, source)
     try:
         model = BaseChronosPipeline.from_pretrained(source, dtype=torch.float32).inner_model

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tsbench.bench.records import Failure, Record, WindowScores
 from tsbench.bench.store import ResultsStore
 from tsbench.config import WHOLE_SERIES, CellSpec, TsMemoryOptions, profile
+from tsbench.data.catalog import find as find_dataset
 from tsbench.data.catalog import find_collection
 from tsbench.data.dataset import Dataset, SeriesCollection
-from tsbench.data.load import load_collection, load_dataset
+from tsbench.data.load import load_collection, load_dataset, source_sha256
 from tsbench.data.paths import home
 from tsbench.errors import TsbenchError
 from tsbench.registry import find, load
@@ -83,14 +84,18 @@ class Bench:
     def key(self, spec: CellSpec) -> str:
         """Content hash of a cell: its specification and the checksum of its data.
 
-        A user's own data can be split in several ways, so there the split and the season count too.
+        A user's own data can be split in several ways, so there the split and the season count too. The
+        checksums of the catalogue's data are known without reading them.
         """
-        if find_collection(spec.dataset):
-            names = [spec.dataset, *([spec.train_dataset] if spec.train_dataset else [])]
-            return spec.content_hash(*(self.collection(name).sha256 for name in names))
-        dataset = self.dataset(spec.dataset)
-        own = (repr(dataset.split), str(dataset.season)) if spec.dataset in self.own_data else ()
-        return spec.content_hash(dataset.sha256, *own)
+        if spec.dataset in self.own_data:
+            dataset = self.own_data[spec.dataset]
+            return spec.content_hash(dataset.sha256, repr(dataset.split), str(dataset.season))
+        names = [spec.dataset, *([spec.train_dataset] if spec.train_dataset else [])]
+        return spec.content_hash(*map(self._sha256, names))
+
+    def _sha256(self, name: str) -> str:
+        entry = find_dataset(name)
+        return source_sha256(entry) if entry.files else self.dataset(name).sha256
 
     def backbone(self, spec: CellSpec) -> Any:
         """Load a backbone once per options."""
