@@ -148,21 +148,17 @@ def test_suites_are_listed_with_what_is_done_and_what_could_run(
     tsbench: toy.Cli, monkeypatch: pytest.MonkeyPatch, workplace: Path
 ) -> None:
     (workplace / "own-table1.toml").write_text(SUITE)
-    monkeypatch.setattr(
-        "tsbench.bench.suite.shipped_suites",
-        lambda: {
-            "own-table1": workplace / "own-table1.toml",
-            "f-llm-table8": shipped_suites()["f-llm-table8"],
-        },
-    )
+    listed = {
+        "own-table1": workplace / "own-table1.toml",
+        "f-llm-table8": shipped_suites()["f-llm-table8"],
+    }
+    monkeypatch.setattr("tsbench.bench.suite.shipped_suites", lambda: listed)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    assert (
-        tsbench("eval --method origin --backbone toy --dataset demo --horizon 24 --lookback 48").exit_code
-        == 0
-    )
+    done = tsbench("eval --method origin --backbone toy --dataset demo --horizon 24 --lookback 48")
+    assert done.exit_code == 0
     result = tsbench("list suites")
     assert result.exit_code == 0
     heading, own, table8 = result.stdout.splitlines()
     assert heading.split()[-5:] == ["cells", "in", "results/", "ready", "here"]
-    assert own.split() == ["own-table1", *["Two", "methods", "on", "built-in", "data"], "12", "1", "4"]
+    assert own.split() == ["own-table1", *"Two methods on built-in data".split(), "12", "1", "4"]
     assert table8.split()[-3:] == ["336", "0", "0"]

@@ -35,8 +35,9 @@ def obstacles(bench: Bench, specs: Iterable[CellSpec]) -> dict[CellSpec, str]:
     """Why cells cannot run on this machine; those that can are left out.
 
     The first of: weights that are neither here nor to be had from the hub, data sets that cannot be had, and
-    what `check` would say. Data sets that are not here are fetched. Weights of the hub are not loaded, those
-    that come in packages are.
+    what `check` would say. Data sets that are not here are fetched. Backbones are loaded, so that weights
+    which cannot be used are found once and not by each cell; of language models from the hub, which take
+    gigabytes, it is only seen whether they can be had.
 
     Raises:
         TsbenchError: No cell could run: the results cannot be written, or the device is not there.
@@ -107,7 +108,7 @@ def _try_cell(bench: Bench, spec: CellSpec) -> None:
     from tsbench.backbones.hub import HUB_IDS
 
     _check_cell(bench, spec)
-    if spec.backbone not in HUB_IDS:
+    if find("backbone", spec.backbone).role != "language-model" or spec.backbone not in HUB_IDS:
         bench.backbone(spec)
 
 

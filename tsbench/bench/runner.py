@@ -87,13 +87,14 @@ class Bench:
         A user's own data can be split in several ways, so there the split and the season count too. The
         checksums of the catalogue's data are known without reading them.
         """
-        if spec.dataset in self.own_data:
-            dataset = self.own_data[spec.dataset]
-            return spec.content_hash(dataset.sha256, repr(dataset.split), str(dataset.season))
-        names = [spec.dataset, *([spec.train_dataset] if spec.train_dataset else [])]
-        return spec.content_hash(*map(self._sha256, names))
+        dataset = self.own_data.get(spec.dataset)
+        own = (repr(dataset.split), str(dataset.season)) if dataset else ()
+        trained_on = [spec.train_dataset] if spec.train_dataset else []
+        return spec.content_hash(self._sha256(spec.dataset), *own, *map(self._sha256, trained_on))
 
     def _sha256(self, name: str) -> str:
+        if name in self.own_data:
+            return self.own_data[name].sha256
         entry = find_dataset(name)
         return source_sha256(entry) if entry.files else self.dataset(name).sha256
 
