@@ -200,3 +200,21 @@ def test_evaluate_gives_a_users_forecaster_the_figures_of_the_same_registered_on
 def test_evaluate_refuses_a_horizon_that_does_not_fit() -> None:
     with pytest.raises(TsbenchError, match="horizon 801 is longer than the test split"):
         tsbench.evaluate(MINE, tsbench.load_dataset("demo"), 801, lookback=48)
+
+
+def test_run_suite_returns_the_cells_that_could_run(workplace: Path) -> None:
+    suite = workplace / "mine.toml"
+    suite.write_text(
+        'title = "Mine"\ndatasets = ["demo"]\nhorizons = [12]\nlookback = 48\n'
+        '[[rows]]\nmethod = "origin"\nbackbones = ["toy"]\n'
+        '[[rows]]\nmethod = "origin"\nbackbones = ["toy"]\nlookback = 3300\n'
+    )
+    lines: list[str] = []
+    table = tsbench.run_suite(
+        str(suite), profile="quick", seed=[0, 1], baselines=False, progress=lines.append
+    )
+    assert list(zip(table["backbone"], table["lookback"], strict=True)) == [("toy", 48)]
+    assert lines[0] == "mine: 2 cells: 0 done before, 1 to run, 1 missing"
+    assert lines[1].startswith("1 missing: lookback 3300 is longer than the 3200 rows before the test split")
+    with pytest.raises(TsbenchError, match="unknown dataset 'dmo'"):
+        tsbench.run_suite(str(suite), only=["dmo"])

@@ -91,7 +91,7 @@ class Point:
 def test_a_package_that_does_wrong_is_named(
     monkeypatch: pytest.MonkeyPatch, name: str, made: object, message: str
 ) -> None:
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [Point(name, made)])
+    monkeypatch.setattr(plugins, "installed_points", lambda group: [Point(name, made)])
     with pytest.raises(TsbenchError, match=message):
         load_plugins([name])
 

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tsbench.backbones.base import Forecaster
-    from tsbench.config import FLlmOptions, ProfileName, TsMemoryOptions
+    from tsbench.bench.runner import Bench
+    from tsbench.config import CellSpec, FLlmOptions, ProfileName, TsMemoryOptions
     from tsbench.data.dataset import Dataset
     from tsbench.metrics.streaming import Scores
 
@@ -87,16 +88,11 @@ def run(
     Raises:
         TsbenchError: Bad input, or a cell failed.
     """
-    import pandas as pd
-
     from tsbench.bench.checks import check
-    from tsbench.bench.columns import certificate
-    from tsbench.bench.grid import cells
+    from tsbench.bench.grid import cells, default_settings
     from tsbench.bench.provenance import preferred_precision
-    from tsbench.bench.records import Failure, Record
-    from tsbench.bench.runner import Bench, run_cells, with_baselines
+    from tsbench.bench.runner import Bench, with_baselines
     from tsbench.bench.store import ResultsStore
-    from tsbench.config import FLlmOptions, TsMemoryOptions
     from tsbench.config import profile as find_profile
     from tsbench.data.dataset import Dataset
     from tsbench.data.plugins import load_plugins
@@ -106,11 +102,8 @@ def run(
         own = {dataset.name: dataset}
     else:
         names, own = load_plugins([dataset] if isinstance(dataset, str) else dataset)
-    defaults: dict[str, TsMemoryOptions | FLlmOptions] = {
-        "ts-memory": TsMemoryOptions(plugmem=find_profile(profile).plugmem),
-        "f-llm": FLlmOptions(),
-    }
-    if options is not None and type(options) is not type(defaults.get(method)):
+    [default] = default_settings(find_profile(profile)).get(method, [None])
+    if options is not None and type(options) is not type(default):
         raise TsbenchError(f"{type(options).__name__} is not for method '{method}'; leave it out")
     asked = cells(
         method=method,
@@ -120,7 +113,7 @@ def run(
         own_data=own,
         horizons=[horizon] if isinstance(horizon, int) else horizon or (),
         seeds=[seed] if isinstance(seed, int) else seed,
-        variants=(options or defaults.get(method),),
+        variants=(options or default,),
         lookback=lookback,
         profile=profile,
         checkpoint=checkpoint,
@@ -135,6 +128,74 @@ def run(
     bench = Bench(ResultsStore(Path(results)), mirror, own, progress)
     wanted = with_baselines(asked) if baselines else asked
     check(bench, wanted)
+    return _run(bench, wanted)
+
+
+def run_suite(
+    suite: str,
+    *,
+    only: Iterable[str] = (),
+    backbone: str | None = None,
+    seed: int | Iterable[int] = 0,
+    profile: "ProfileName" = "standard",
+    checkpoint: str | None = None,
+    results: str | Path = "results",
+    mirror: Path | None = None,
+    device: str = "cpu",
+    baselines: bool = True,
+    progress: Callable[[str], None] = lambda line: None,
+) -> "pd.DataFrame":
+    """Run the cells of a published table as `tsbench run --suite` does; those that cannot run are left out.
+
+    Args:
+        suite: Name that `tsbench list suites` shows, or path of a TOML file.
+        only: Data sets to keep; none keeps all.
+        backbone: Takes the place of the table's; None keeps those.
+        seed: Seed or seeds.
+        profile: "quick", "standard" or "paper".
+        checkpoint: Hub id or directory of the weights, where there is one backbone.
+        results: Directory of the results.
+        mirror: Local mirror of the public data.
+        device: "cpu", "cuda" or "cuda:N".
+        baselines: Also run both naive forecasts, the backbone alone and the no-retrieval control.
+        progress: Called with one line at each stage; at first with what is done, to run and missing, and why.
+
+    Returns:
+        One row per cell that could run, as of `run`.
+
+    Raises:
+        TsbenchError: Bad input, or a cell failed.
+    """
+    from tsbench.bench.grid import default_settings
+    from tsbench.bench.plan import plan_suite
+    from tsbench.bench.provenance import preferred_precision
+    from tsbench.bench.runner import Bench, with_baselines
+    from tsbench.bench.store import ResultsStore
+    from tsbench.config import profile as find_profile
+
+    bench = Bench(ResultsStore(Path(results)), mirror, progress=progress)
+    planned = plan_suite(
+        bench,
+        suite,
+        only=only,
+        backbone=backbone,
+        settings=default_settings(find_profile(profile)),
+        seeds=[seed] if isinstance(seed, int) else seed,
+        profile=profile,
+        checkpoint=checkpoint,
+        precision=preferred_precision(device),
+        device=device,
+    )
+    return _run(bench, with_baselines(planned.cells) if baselines else list(planned.cells))
+
+
+def _run(bench: "Bench", wanted: "list[CellSpec]") -> "pd.DataFrame":
+    import pandas as pd
+
+    from tsbench.bench.columns import certificate
+    from tsbench.bench.records import Failure, Record
+    from tsbench.bench.runner import run_cells
+
     outcomes = run_cells(bench, wanted)
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if failures:

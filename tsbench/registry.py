@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tsbench.errors import TsbenchError
@@ -226,7 +228,7 @@ def entries(kind: Kind) -> tuple[Entry, ...]:
     Raises:
         TsbenchError: Two packages registered the same name.
     """
-    plugins = sorted(entry_points(group=f"tsbench.{kind}s"), key=lambda point: point.name)
+    plugins = installed_points(f"tsbench.{kind}s")
     found = BUILT_IN[kind] + tuple(
         Entry(point.name, point.value, f"from package {provider}", provider=provider)
         for point in plugins
@@ -241,6 +243,16 @@ def entries(kind: Kind) -> tuple[Entry, ...]:
                 )
             owners[name] = entry.provider
     return found
+
+
+def installed_points(group: str) -> tuple[EntryPoint, ...]:
+    """Entry points of installed packages, by name; the packages are looked through once per search path."""
+    return _installed_points(group, tuple(sys.path))
+
+
+@cache
+def _installed_points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    return tuple(sorted(entry_points(group=group), key=lambda point: point.name))
 
 
 def find(kind: Kind, name: str) -> Entry:

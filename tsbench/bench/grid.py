@@ -1,15 +1,27 @@
 """From what a user asks for to the list of cells."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
 from tsbench.bench.mistakes import Mistakes
-from tsbench.config import TRANSFERS, WHOLE_SERIES, CellSpec, FLlmOptions, TeacherOptions, TsMemoryOptions
+from tsbench.config import (
+    TRANSFERS,
+    WHOLE_SERIES,
+    CellSpec,
+    FLlmOptions,
+    Profile,
+    TeacherOptions,
+    TsMemoryOptions,
+)
 from tsbench.data.catalog import CollectionEntry, find_collection, resolve
 from tsbench.data.catalog import find as find_dataset
 from tsbench.errors import TsbenchError
 from tsbench.registry import Kind, find
+
+Options = TsMemoryOptions | FLlmOptions
+Settings = Mapping[str, Sequence[Options]]
+"""Settings by method; methods that take none are not there."""
 
 _HORIZON = 96
 _BACKBONE = "flame-small"
@@ -29,7 +41,7 @@ def cells(
     datasets: Iterable[str],
     horizons: Iterable[int] = (),
     seeds: Iterable[int],
-    variants: Sequence[TsMemoryOptions | FLlmOptions | None],
+    variants: Sequence[Options | None],
     lookback: int | None = None,
     train_datasets: Sequence[str] = (),
     plugmem_from: str | None = None,
@@ -113,7 +125,7 @@ def _official(collection: CollectionEntry, horizons: list[int]) -> list[int]:
     return [collection.horizon]
 
 
-def _window_settings(variant: TsMemoryOptions | FLlmOptions | None, lookback: int | None) -> dict[str, Any]:
+def _window_settings(variant: Options | None, lookback: int | None) -> dict[str, Any]:
     """Method's settings and context steps of a cell on a long data set."""
     if isinstance(variant, FLlmOptions):
         return {"lookback": lookback or 672, "f_llm": variant}
@@ -121,7 +133,7 @@ def _window_settings(variant: TsMemoryOptions | FLlmOptions | None, lookback: in
 
 
 def _collection_settings(
-    variant: TsMemoryOptions | FLlmOptions | None,
+    variant: Options | None,
     collection: CollectionEntry,
     lookback: int | None,
     train_datasets: Sequence[str],
@@ -182,6 +194,11 @@ def _trained_method(names: dict[Kind, str], fine_tune: bool) -> str:
             f"method 'flame' is a model of its own, not an adapter of {backbone}; use --backbone flame-small"
         )
     return "origin" if method == "flame" and not fine_tune else method
+
+
+def default_settings(profile: Profile) -> Settings:
+    """Settings unless others are given."""
+    return {"ts-memory": [TsMemoryOptions(plugmem=profile.plugmem)], "f-llm": [FLlmOptions()]}
 
 
 def variants(

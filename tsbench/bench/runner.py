@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tsbench.bench.records import Failure, Record, WindowScores
 from tsbench.bench.store import ResultsStore
 from tsbench.config import WHOLE_SERIES, CellSpec, TsMemoryOptions, profile
+from tsbench.data.catalog import find as find_dataset
 from tsbench.data.catalog import find_collection
 from tsbench.data.dataset import Dataset, SeriesCollection
-from tsbench.data.load import load_collection, load_dataset
+from tsbench.data.load import load_collection, load_dataset, source_sha256
 from tsbench.data.paths import home
 from tsbench.errors import TsbenchError
 from tsbench.registry import find, load
@@ -84,15 +85,18 @@ class Bench:
     def key(self, spec: CellSpec) -> str:
         """Content hash of a cell: its specification and the checksums of its data and of those trained on.
 
-        A user's own data can be split in several ways, so there the split and the season count too.
+        A user's own data can be split in several ways, so there the split and the season count too. The
+        checksums of the catalogue's data are known without reading them.
         """
-        if find_collection(spec.dataset):
-            names = (spec.dataset, *spec.train_datasets)
-            return spec.content_hash(*(self.collection(name).sha256 for name in names))
-        dataset = self.dataset(spec.dataset)
-        own = (repr(dataset.split), str(dataset.season)) if spec.dataset in self.own_data else ()
-        trained_on = (self.dataset(name).sha256 for name in spec.train_datasets)
-        return spec.content_hash(dataset.sha256, *own, *trained_on)
+        dataset = self.own_data.get(spec.dataset)
+        own = (repr(dataset.split), str(dataset.season)) if dataset else ()
+        return spec.content_hash(self._sha256(spec.dataset), *own, *map(self._sha256, spec.train_datasets))
+
+    def _sha256(self, name: str) -> str:
+        if name in self.own_data:
+            return self.own_data[name].sha256
+        entry = find_dataset(name)
+        return source_sha256(entry) if entry.files else self.dataset(name).sha256
 
     def backbone(self, spec: CellSpec) -> Any:
         """Load a backbone once per options."""

@@ -10,7 +10,7 @@ The record is written last and under its final name only when complete: a cell i
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -25,6 +25,8 @@ from tsbench.bench.records import Failure, FusionCurves, Provenance, Record, Win
 from tsbench.config import CellSpec
 from tsbench.errors import TsbenchError
 from tsbench.fsio import atomic_write
+
+_KEY_DIGITS = 12  # of a key in a file's name
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class ResultsStore:
         Raises:
             TsbenchError: One of its files is damaged.
         """
-        for path in self.root.glob(f"records/*/*-{key[:12]}.parquet"):
+        for path in self.root.glob(f"records/*/*-{key[:_KEY_DIGITS]}.parquet"):
             record = _read_record(path)
             if record.key == key:
                 windows, curves = self._path("windows", record), self._path("curves", record)
@@ -91,6 +93,11 @@ class ResultsStore:
                     curves=_read_curves(curves) if curves.is_file() else None,
                 )
         return None
+
+    def done(self, keys: Iterable[str]) -> set[str]:
+        """Those of the keys whose cells are done, by file names alone."""
+        found = {path.stem[-_KEY_DIGITS:] for path in self._record_files()}
+        return {key for key in keys if key[:_KEY_DIGITS] in found}
 
     def records(self) -> list[Record]:
         """Read all cells without window scores and curves, ordered by file name.
@@ -145,7 +152,7 @@ class ResultsStore:
 
     def _path(self, kind: str, record: Record) -> Path:
         spec = record.spec
-        name = f"{spec.horizon}-{spec.method}-{spec.backbone}-{record.key[:12]}.parquet"
+        name = f"{spec.horizon}-{spec.method}-{spec.backbone}-{record.key[:_KEY_DIGITS]}.parquet"
         return self.root / kind / _file_name(spec.dataset) / _file_name(name)
 
 

@@ -5,16 +5,18 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
 from tsbench.cli import EXIT_FAILED_CELL, Command, app
 from tsbench.cli import options as opt
+from tsbench.cli.suite import refuse_other_grid, run_suite
 from tsbench.config import PROFILES, CellSpec, FLlmOptions
 from tsbench.errors import TsbenchError
 
 if TYPE_CHECKING:
+    from tsbench.bench.grid import Settings
     from tsbench.bench.runner import Bench
     from tsbench.data.dataset import Dataset
 
@@ -50,6 +52,9 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
 
     @app.command(name, cls=Command, help=f"{summary}\n\n{examples}")
     def stage(
+        ctx: typer.Context,
+        suite: opt.Suite = None,
+        only: opt.Only = [],
         method: opt.Method = "ts-memory",
         backbone: opt.Backbone = None,
         dataset: opt.Datasets = [],
@@ -90,9 +95,14 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
         mirror: opt.Mirror = None,
     ) -> None:
         from tsbench.bench.grid import cells, variants
+        from tsbench.bench.plan import plan_suite
         from tsbench.bench.provenance import preferred_precision
         from tsbench.data.plugins import load_plugins
 
+        if suite is not None:
+            refuse_other_grid(ctx, name)
+        elif only:
+            raise TsbenchError("--only goes with --suite; without it name the data sets with --dataset")
         bench = _prepare(results, mirror, csv, freq, split, threads)
         catalogued, others = load_plugins(dataset)
         bench.own_data.update(others)
@@ -118,6 +128,22 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
             )
             for each in form
         ]
+        settings: Settings = {"ts-memory": memories, "f-llm": loops}
+        shared: dict[str, Any] = {
+            "seeds": seed,
+            "profile": profile,
+            "rollout": rollout,
+            "checkpoint": checkpoint,
+            "test_stride": test_stride,
+            "train_stride": train_stride,
+            "drop_last": drop_last,
+            "precision": precision or preferred_precision(device),
+            "device": device,
+        }
+        if suite is not None:
+            planned = plan_suite(bench, suite, only=only, backbone=backbone, settings=settings, **shared)
+            _exit_on_failure(run_suite(bench, planned, baselines=name == "run"))
+            return
         asked = cells(
             method=method,
             backbone=backbone,
@@ -125,20 +151,12 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
             datasets=catalogued or ([] if bench.own_data else ["ETTh1"]),
             own_data=bench.own_data,
             horizons=horizon,
-            seeds=seed,
-            variants=memories if method == "ts-memory" else loops if method == "f-llm" else (None,),
+            variants=settings.get(method, (None,)),
             lookback=lookback,
-            profile=profile,
-            rollout=rollout,
-            checkpoint=checkpoint,
             samples=samples,
-            test_stride=test_stride,
-            train_stride=train_stride,
             train_datasets=train_dataset,
             plugmem_from=plugmem_from,
-            drop_last=drop_last,
-            precision=precision or preferred_precision(device),
-            device=device,
+            **shared,
         )
         diagnosed = _closed_loops(name, asked) if diagnose else []
         act(bench, asked)
@@ -267,6 +285,7 @@ _stage(
     "Example: `tsbench run --method f-llm --backbone smollm2 --layers 8 --dataset ETTh1 --horizon 96`\n\n"
     "Example: `tsbench run --method f-llm --dataset M3-Monthly --train-dataset M4-Monthly`\n\n"
     "Example: `tsbench run --method origin --backbone flame-small --dataset M3 M4-Hourly`\n\n"
+    "Example: `tsbench run --suite ts-memory-table3 --only ETTh1`\n\n"
     "Example: `tsbench run --dataset demo --profile quick`\n\n"
     "Example: `tsbench run --csv sales.csv --freq 1D --split 0.7,0.1,0.2 --horizon 28 --lookback 112`",
     _run,

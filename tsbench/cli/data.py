@@ -7,6 +7,7 @@ import typer
 
 from tsbench.cli import Command, app, table_console
 from tsbench.cli import options as opt
+from tsbench.cli.suite import list_suites
 from tsbench.errors import TsbenchError
 
 
@@ -17,6 +18,7 @@ class Listed(StrEnum):
     BACKBONES = "backbones"
     DATASETS = "datasets"
     PROFILES = "profiles"
+    SUITES = "suites"
 
 
 @app.command(cls=Command)
@@ -75,6 +77,7 @@ def list_(what: Annotated[Listed, typer.Argument(help="What to list.")]) -> None
         Listed.BACKBONES: lambda: _registered("backbone"),
         Listed.DATASETS: _datasets,
         Listed.PROFILES: _profiles,
+        Listed.SUITES: list_suites,
     }[what]()
     table = Table(box=None, header_style="bold")
     for heading in rows[0]:

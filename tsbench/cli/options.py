@@ -55,6 +55,16 @@ Backbone = Annotated[
         "dlinear for supervised, flame-small for the others."
     ),
 ]
+Suite = Annotated[
+    str | None,
+    typer.Option(
+        help="Run the cells of a published table instead: a name of `tsbench list suites`, or your own TOML "
+        "file. --backbone then takes the place of the table's; profile, seeds and the like go with it."
+    ),
+]
+Only = Annotated[
+    list[str], typer.Option("--only", help="With --suite: on these data sets alone. Several may follow.")
+]
 FineTune = Annotated[
     bool, typer.Option("--fine-tune", help="Train FLAME's weights on the train split; without it: zero-shot.")
 ]

@@ -35,7 +35,7 @@ def load_dataset(name: str, mirror: Path | None = None, progress: Progress | Non
         parsed = _generate(entry)
         sha256 = array_sha256(parsed.arrays["values"])
     else:
-        sha256 = _identity(entry)
+        sha256 = source_sha256(entry)
         parsed = load_or_parse(
             entry.name, sha256, lambda: _parse_long(download(entry, mirror, default_data_dir(), progress))
         )
@@ -64,7 +64,7 @@ def load_collection(
         raise TsbenchError(
             f"{entry.name} is one long data set; choose a collection of short series such as M4-Hourly"
         )
-    sha256 = _identity(entry)
+    sha256 = source_sha256(entry)
     parsed = load_or_parse(
         entry.name,
         sha256,
@@ -85,8 +85,8 @@ def load_collection(
     )
 
 
-def _identity(entry: Entry) -> str:
-    """The checksum of the one file, or that of the joined checksums of several."""
+def source_sha256(entry: Entry) -> str:
+    """Checksum by which records know a data set with files: its file's, or of several the joined ones'."""
     pins = [file.sha256 for file in entry.files]
     return pins[0] if len(pins) == 1 else hashlib.sha256("".join(pins).encode()).hexdigest()
 

@@ -1,11 +1,12 @@
 """Data sets of other packages, by entry point."""
 
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 from tsbench.data.catalog import catalogue
 from tsbench.data.dataset import Dataset
 from tsbench.errors import TsbenchError
+from tsbench.registry import installed_points
 
 
 def plugin_points() -> dict[str, EntryPoint]:
@@ -18,7 +19,7 @@ def plugin_points() -> dict[str, EntryPoint]:
     """
     known = {name.lower() for name in [*catalogue().entries, *catalogue().groups]}
     found: dict[str, EntryPoint] = {}
-    for point in sorted(entry_points(group="tsbench.datasets"), key=lambda point: point.name):
+    for point in installed_points("tsbench.datasets"):
         if point.name.lower() in known:
             raise TsbenchError(
                 f"dataset '{point.name}' of package {provider(point)} has a name that is taken; uninstall it"
