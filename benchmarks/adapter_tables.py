@@ -23,6 +23,7 @@ from tsbench.report.select import select
 CELLS = "profile=standard lookback=512 rollout=median seed=0"
 ADAPTERS = ("No-retrieval control", "TS-Memory", "RAFT", "TS-RAG", "LoRA")
 SCORES = ("mse", "mae", "crps")
+BACKBONES = ("flame-small", "fracast")
 Setting = dict[str, Record]
 
 
@@ -33,7 +34,8 @@ def settings(results: Path, backbone: str, only: str = "") -> dict[tuple[str, in
     for listed in select(store.records(), f"{CELLS} backbone={backbone} {only}"):
         record = store.load(listed.key)  # with the errors of each window
         if record is not None and record.spec.checkpoint is None:
-            label = method_label(record.spec).replace(", PlugMem tiny", "")
+            own = record.spec.model_copy(update={"train_stride": None})  # three settings of fracast have one
+            label = method_label(own).replace(", PlugMem tiny", "")
             found[record.spec.dataset, record.spec.horizon, -record.test_stride][label] = record
     complete = {key: rows for key, rows in sorted(found.items()) if "TS-Memory" in rows and "Origin" in rows}
     return {(dataset, horizon): rows for (dataset, horizon, _), rows in complete.items()}
@@ -60,6 +62,31 @@ def scores_table(results: Path, backbone: str) -> str:
     return tabulate(rows, ["data set", "H", "windows", *columns], tablefmt="github", disable_numparse=True)
 
 
+def transfer_table(results: Path) -> str:
+    """Markdown: memory modules trained for another backbone or on other data sets, a row for each."""
+    rows = []
+    for backbone in BACKBONES:
+        for (dataset, horizon), found in settings(results, backbone).items():
+            carried = {
+                label: record
+                for label, record in found.items()
+                if record.spec.method == "ts-memory"
+                and (record.spec.plugmem_from or record.spec.train_dataset)
+            }
+            if carried:
+                own = {name: found[name] for name in ADAPTERS[:2] if name in found}
+                for name, record in (own | dict(sorted(carried.items()))).items():
+                    gain = change(record, found["Origin"])
+                    rows.append([backbone, dataset, horizon, name, alpha(record), scores(record), gain])
+    headers = ["backbone", "data set", "H", "memory module", "α", "MSE / MAE / CRPS", "MSE against Origin"]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def alpha(record: Record) -> str:
+    """The fusion weight."""
+    return "–" if record.alpha is None else f"{record.alpha:.2f}"
+
+
 def scores(record: Record | None) -> str:
     """Such as ".385 / .391 / .395"."""
     if record is None:
@@ -80,9 +107,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"))
     results = parser.parse_args().results
-    for backbone in ("flame-small", "fracast"):
+    for backbone in BACKBONES:
         print(f"\n{backbone}: MSE / MAE / CRPS\n\n{scores_table(results, backbone)}")
         print(f"\n{backbone}: change of the MSE\n\n{gains_table(results, backbone, '')}")
+    print(f"\nTransfer\n\n{transfer_table(results)}")
 
 
 if __name__ == "__main__":

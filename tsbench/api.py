@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from tsbench.backbones.base import Forecaster
     from tsbench.bench.runner import Bench
-    from tsbench.config import CellSpec, FLlmOptions, ProfileName, TsMemoryOptions
+    from tsbench.choices import ProfileName
+    from tsbench.config import CellSpec, FLlmOptions, TsMemoryOptions
     from tsbench.data.dataset import Dataset
     from tsbench.metrics.streaming import Scores
 

@@ -6,30 +6,23 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tsbench.choices import (
+    AblationName,
+    AlphaCriterion,
+    AlphaPolicy,
+    Exclusion,
+    FLlmForm,
+    PlugMemSizeName,
+    Precision,
+    ProfileName,
+    RecipeName,
+    RollOutName,
+    Schedule,
+)
 from tsbench.errors import TsbenchError
 
 PROTOCOL_VERSION = 1
 """Raised by any change that can move a score; part of every cell's hash."""
-
-ProfileName = Literal["quick", "standard", "paper"]
-RollOutName = Literal["median", "expand"]
-Exclusion = Literal["self", "target", "window"]
-AlphaPolicy = Literal["val", "oracle"]
-AlphaCriterion = Literal["crps", "mae", "mse"]
-Precision = Literal["fp32", "bf16"]
-Schedule = Literal["constant", "cosine", "halving"]
-RecipeName = Literal["paper", "released"]
-AblationName = Literal[
-    "none",
-    "no-distillation",
-    "no-gate",
-    "no-confidence",
-    "no-regularisation",
-    "no-delta-align",
-    "no-retrieval",
-]
-PlugMemSizeName = Literal["tiny", "small", "base", "large"]
-FLlmForm = Literal["closed-loop", "open-loop", "lora", "mlp", "fpt"]
 
 _NOT_HASHED = frozenset({"device"})
 """Fields that cannot change a result beyond floating-point noise."""

@@ -14,7 +14,18 @@ import toy
 from tsbench.bench.records import Record
 from tsbench.bench.store import ResultsStore
 
-HEAVY = {"torch", "pandas", "polars", "faiss", "numpy", "scipy", "transformers", "chronos", "fracast"}
+HEAVY = {
+    "pydantic",
+    "torch",
+    "pandas",
+    "polars",
+    "faiss",
+    "numpy",
+    "scipy",
+    "transformers",
+    "chronos",
+    "fracast",
+}
 
 TOY_PROGRAM = """
 import pytest, toy

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tsbench.config import Exclusion, TeacherOptions
+from tsbench.choices import Exclusion
+from tsbench.config import TeacherOptions
 from tsbench.errors import TsbenchError
 from tsbench.methods.ts_memory.retrieval import ChannelIndex, KnowledgeBase, Neighbours, exclusion_zone
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tsbench.config import Exclusion, TeacherOptions
+from tsbench.choices import Exclusion
+from tsbench.config import TeacherOptions
 from tsbench.errors import TsbenchError
 from tsbench.methods.ts_memory.retrieval import KnowledgeBase, exclusion_zone
 from tsbench.methods.ts_memory.teacher import (

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from tsbench.backbones.base import BackboneOptions
-from tsbench.config import Schedule
+from tsbench.choices import Schedule
 from tsbench.models.dlinear import DLinear
 
 

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import torch
 
-from tsbench.config import Precision
+from tsbench.choices import Precision
 from tsbench.errors import TsbenchError
 
 RollOut = Literal["direct", "median", "expand", "sample"]

@@ -14,7 +14,7 @@ from torch import nn
 from tsbench.backbones.base import BackboneOptions, hash_weights, resolve_device
 from tsbench.backbones.gguf_weights import load_or_convert
 from tsbench.backbones.hub import HUB_IDS, require_source
-from tsbench.config import Precision
+from tsbench.choices import Precision
 from tsbench.errors import TsbenchError
 from tsbench.registry import unknown_name
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tsbench.bench.records import Provenance
-from tsbench.config import Precision
+from tsbench.choices import Precision
 
 # Packages whose version can move a score.
 _PACKAGES = (

@@ -12,12 +12,12 @@ import typer
 from tsbench.cli import EXIT_FAILED_CELL, Command, app
 from tsbench.cli import options as opt
 from tsbench.cli.suite import refuse_other_grid, run_suite
-from tsbench.config import PROFILES, CellSpec, FLlmOptions
 from tsbench.errors import TsbenchError
 
 if TYPE_CHECKING:
     from tsbench.bench.grid import Settings
     from tsbench.bench.runner import Bench
+    from tsbench.config import CellSpec
     from tsbench.data.dataset import Dataset
 
 
@@ -47,7 +47,7 @@ def _own_data(csv: Path | None, freq: str | None, split: str) -> "dict[str, Data
     return {dataset.name: dataset}
 
 
-def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[CellSpec]], None]) -> None:
+def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", "list[CellSpec]"], None]) -> None:
     """Register a command that spans a grid of cells and acts on it; all stages take the same options."""
 
     @app.command(name, cls=Command, help=f"{summary}\n\n{examples}")
@@ -97,6 +97,7 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
         from tsbench.bench.grid import cells, variants
         from tsbench.bench.plan import plan_suite
         from tsbench.bench.provenance import preferred_precision
+        from tsbench.config import PROFILES, FLlmOptions
         from tsbench.data.plugins import load_plugins
 
         if suite is not None:
@@ -164,7 +165,7 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
             _diagnose(bench, spec)
 
 
-def _build_teachers(bench: "Bench", cells: list[CellSpec]) -> None:
+def _build_teachers(bench: "Bench", cells: "list[CellSpec]") -> None:
     from tsbench.bench.checks import check
     from tsbench.bench.runner import build_teachers
 
@@ -172,7 +173,7 @@ def _build_teachers(bench: "Bench", cells: list[CellSpec]) -> None:
     _exit_on_failure(build_teachers(bench, cells))
 
 
-def _train(bench: "Bench", cells: list[CellSpec]) -> None:
+def _train(bench: "Bench", cells: "list[CellSpec]") -> None:
     from tsbench.bench.checks import check
     from tsbench.bench.runner import train_cells
 
@@ -180,13 +181,13 @@ def _train(bench: "Bench", cells: list[CellSpec]) -> None:
     _exit_on_failure(train_cells(bench, cells))
 
 
-def _run(bench: "Bench", cells: list[CellSpec]) -> None:
+def _run(bench: "Bench", cells: "list[CellSpec]") -> None:
     from tsbench.bench.runner import with_baselines
 
     _evaluate(bench, with_baselines(cells))
 
 
-def _evaluate(bench: "Bench", cells: list[CellSpec]) -> None:
+def _evaluate(bench: "Bench", cells: "list[CellSpec]") -> None:
     from tsbench.bench.checks import check
     from tsbench.bench.records import Record
     from tsbench.bench.runner import run_cells
@@ -198,7 +199,7 @@ def _evaluate(bench: "Bench", cells: list[CellSpec]) -> None:
     _exit_on_failure(outcomes)
 
 
-def _closed_loops(stage: str, cells: list[CellSpec]) -> list[CellSpec]:
+def _closed_loops(stage: str, cells: "list[CellSpec]") -> "list[CellSpec]":
     """The cells whose stability is asked for; whatever forbids it is found before any work."""
     from tsbench.data.catalog import find_collection
     from tsbench.report.stability import require_matplotlib
@@ -216,7 +217,7 @@ def _closed_loops(stage: str, cells: list[CellSpec]) -> list[CellSpec]:
     return found
 
 
-def _diagnose(bench: "Bench", spec: CellSpec) -> None:
+def _diagnose(bench: "Bench", spec: "CellSpec") -> None:
     """Measure the stability of a cell unless it is stored, print it, and draw it beside its file."""
     from tsbench.bench.provenance import provenance
     from tsbench.methods.f_llm import FLlmForecaster, fit

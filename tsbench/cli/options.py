@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tsbench.config import (
+from tsbench.choices import (
     AlphaCriterion,
     AlphaPolicy,
     PlugMemSizeName,
@@ -18,7 +18,7 @@ from tsbench.config import (
 
 
 class ExclusionName(StrEnum):
-    """`tsbench.config.Exclusion`; Typer repeats enumerations, not literals."""
+    """`tsbench.choices.Exclusion`; Typer repeats enumerations, not literals."""
 
     SELF = "self"
     TARGET = "target"
@@ -26,7 +26,7 @@ class ExclusionName(StrEnum):
 
 
 class Ablation(StrEnum):
-    """`tsbench.config.AblationName`."""
+    """`tsbench.choices.AblationName`."""
 
     NONE = "none"
     NO_DISTILLATION = "no-distillation"
@@ -38,7 +38,7 @@ class Ablation(StrEnum):
 
 
 class Form(StrEnum):
-    """`tsbench.config.FLlmForm`."""
+    """`tsbench.choices.FLlmForm`."""
 
     CLOSED_LOOP = "closed-loop"
     OPEN_LOOP = "open-loop"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from tsbench.cli import table_console
-from tsbench.config import PROFILES
 from tsbench.errors import TsbenchError
 
 if TYPE_CHECKING:
@@ -97,6 +96,7 @@ def list_suites() -> list[tuple[str, ...]]:
     from tsbench.bench.runner import Bench
     from tsbench.bench.store import ResultsStore
     from tsbench.bench.suite import load_suite, shipped_suites
+    from tsbench.config import PROFILES
     from tsbench.data.paths import find_mirror
 
     bench, mirror = Bench(ResultsStore(Path("results"))), find_mirror(None)

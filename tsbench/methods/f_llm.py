@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from tsbench.backbones.base import RollOut, hash_weights, resolve_device
 from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.backbones.language_model import LanguageModel
-from tsbench.config import CellSpec, FLlmForm, FLlmOptions, digest
+from tsbench.choices import FLlmForm
+from tsbench.config import CellSpec, FLlmOptions, digest
 from tsbench.data.windows import WindowGrid, evenly_spaced, window_grid
 from tsbench.errors import TsbenchError
 from tsbench.methods.task import Fitted, SeriesTask, Task

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 
-from tsbench.config import Precision, Schedule
+from tsbench.choices import Precision, Schedule
 from tsbench.errors import TsbenchError
 from tsbench.training.checkpoint import (
     Evaluation,

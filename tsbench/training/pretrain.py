@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import ProcessException, spawn
 
-from tsbench.config import Precision
+from tsbench.choices import Precision
 from tsbench.data.pretraining import PretrainingBatches, PretrainingWindows
 from tsbench.data.synthetic.corpus import FAMILIES
 from tsbench.errors import TsbenchError

@@ -11,7 +11,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from tsbench.backbones.base import RollOut, resolve_device
-from tsbench.config import Precision, TsMemoryOptions
+from tsbench.choices import Precision
+from tsbench.config import TsMemoryOptions
 from tsbench.methods.fusion import fusion_curve
 from tsbench.methods.pool import pooled_key, split_numbers
 from tsbench.methods.task import Source

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tsbench.config import AblationName, RecipeName
+from tsbench.choices import AblationName, RecipeName
 from tsbench.errors import TsbenchError
 
 __all__ = [
