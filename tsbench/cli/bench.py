@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from tsbench.data.dataset import Dataset
 
 
-def _prepare(
+def prepare_bench(
     results: Path, mirror: Path | None, csv: Path | None, freq: str | None, split: str, threads: int | None
 ) -> "Bench":
+    """What all cells of a command share; progress goes to standard error."""
     from tsbench.bench.runner import Bench
     from tsbench.bench.store import ResultsStore
 
@@ -92,7 +93,7 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
         from tsbench.bench.provenance import preferred_precision
         from tsbench.data.plugins import load_plugins
 
-        bench = _prepare(results, mirror, csv, freq, split, threads)
+        bench = prepare_bench(results, mirror, csv, freq, split, threads)
         catalogued, others = load_plugins(dataset)
         bench.own_data.update(others)
         memories = variants(

@@ -67,8 +67,7 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
     """
     family, spec, profile = adaptable_family(frozen.backbone), task.spec, task.profile
     levels = frozen.backbone.quantile_levels
-    plugmem = PlugMemConfig.preset(profile.plugmem, spec.lookback, spec.horizon, len(levels))
-    rank = nearest_rank(_network(frozen.backbone), family.projections, parameter_count(plugmem))
+    rank = matched_rank(task, frozen.backbone)
     stop = task.windows("val", profile.max_stop_values)
     before = _pinball(task, stop, frozen.forecasts(stop.starts, spec.horizon), levels)
     rates = _QUICK_LEARNING_RATES if profile.name == "quick" else _LEARNING_RATES
@@ -87,6 +86,38 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
             "val_pinball_before": before,
             "val_pinball_after": min(best.score, before),
         },
+    )
+
+
+def matched_rank(task: Task, backbone: Backbone) -> int:
+    """The rank whose adapters come nearest to the parameters of the profile's PlugMem.
+
+    Raises:
+        TsbenchError: The backbone cannot be adapted.
+    """
+    spec, levels = task.spec, len(backbone.quantile_levels)
+    plugmem = PlugMemConfig.preset(task.profile.plugmem, spec.lookback, spec.horizon, levels)
+    projections = adaptable_family(backbone).projections
+    return nearest_rank(_network(backbone), projections, parameter_count(plugmem))
+
+
+def adapted_network(task: Task, backbone: Backbone, rank: int) -> nn.Module:
+    """The backbone's network with fresh adapters of that rank, not merged into its weights.
+
+    Raises:
+        TsbenchError: The backbone cannot be adapted.
+    """
+    projections = adaptable_family(backbone).projections
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.spec.seed)
+        return adapted_copy(_network(backbone), projections, rank, _ALPHA_PER_RANK * rank)
+
+
+def with_network(backbone: Backbone, network: nn.Module, key: str) -> Backbone:
+    """The backbone around an adapted copy of its network; `key` tells its weights from others."""
+    return cast(
+        "Backbone",
+        replace(cast("Any", backbone), model=network, identity=f"{backbone.identity}-lora-{key}"),
     )
 
 
@@ -128,9 +159,7 @@ def _train(
     stop: WindowGrid,
 ) -> _Candidate:
     spec, profile, backbone = task.spec, task.profile, frozen.backbone
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
-        network = adapted_copy(_network(backbone), family.projections, rank, _ALPHA_PER_RANK * rank)
+    network = adapted_network(task, backbone, rank)
     grid = task.fine_tuning_windows()
     order = ShuffledBatches(len(grid.starts) * task.channels, profile.batch_size, spec.seed)
     config = TrainingConfig(
@@ -155,9 +184,7 @@ def _train(
         stop.stride,
     ]
     key = digest(content)[:32]
-    forecaster = replace(
-        cast("Any", backbone), model=network, identity=f"{backbone.identity}-lora-{key[:16]}"
-    )
+    forecaster = with_network(backbone, network, key[:16])
 
     def batch(step: int) -> PretrainingWindows:
         windows = task.pairs(grid, order(step))

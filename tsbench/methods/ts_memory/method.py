@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tsbench.backbones.base import RollOut, resolve_device
 from tsbench.backbones.forecast_cache import FrozenBackbone
-from tsbench.config import PROTOCOL_VERSION, Precision, TsMemoryOptions, digest
+from tsbench.config import PROTOCOL_VERSION, TimingPrecision, TsMemoryOptions, digest
 from tsbench.data.windows import WindowGrid, gather_contexts, gather_targets, window_grid
 from tsbench.errors import TsbenchError
 from tsbench.methods.fusion import FusedForecaster, fusion_curve, median_levels
@@ -48,7 +48,7 @@ class PlugMemForecaster:
 
     network: PlugMem
     quantile_levels: tuple[float, ...]
-    precision: Precision = "fp32"
+    precision: TimingPrecision = "fp32"
     name: str = "plugmem"
     rollout: RollOut = "direct"
 
@@ -60,7 +60,8 @@ class PlugMemForecaster:
     def raw(self, context: torch.Tensor, horizon: int) -> torch.Tensor:
         """The network's own quantiles [B, Q, H], which may cross."""
         device = self.network.queries.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        reduced = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        with torch.autocast(device.type, reduced, enabled=self.precision != "fp32"):
             parts = [
                 self.network(context[first : first + _ROWS_PER_CALL].to(device), horizon)
                 for first in range(0, len(context), _ROWS_PER_CALL)
