@@ -5,8 +5,8 @@ Usage: OMP_NUM_THREADS=1 python benchmarks/perf/retrieval_scaling.py [--max-size
 Per size and dimension: faiss's exact search (flat), an inverted file (at most 4 sqrt(N) lists, 16 probed) and
 a graph (HNSW, 32 links, 64 visited); RAFT's exact correlation search of 512-step contexts, with the making of
 the query's key; PlugMem (base, H = 96), which searches nothing. One query at a time, 20 neighbours. Recall is
-against the exact search. Vectors are generated with 16 degrees of freedom and noise, contexts are random walks.
-A million vectors of 896 values take 3.6 GB and their graph is slow to build: the default stops before.
+against the exact search. Vectors have 16 degrees of freedom and noise, contexts are random walks. A million
+vectors of 896 values take 3.6 GB and their graph is slow to build: the default stops before.
 """
 
 import argparse

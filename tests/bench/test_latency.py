@@ -61,11 +61,18 @@ def test_methods_take_turns_and_none_is_always_behind_the_same() -> None:
         order.append((number, forecaster.name))
         lap("forward")
 
-    readings = time_rounds(forecasters("a", "b", "c"), once, clock(), warm_up=1, repeats=3)
-    turns = ["".join(name for round_, name in order if round_ == number) for number in range(4)]
-    assert turns == ["abc", "bca", "cab", "abc"]
-    assert {name: len(rounds) for name, rounds in readings.items()} == {"a": 3, "b": 3, "c": 3}
-    assert readings["a"] == [{"forward": 1.0}] * 3
+    readings = time_rounds(forecasters("a", "b", "c"), once, clock(), warm_up=1, repeats=20)
+    turns = ["".join(name for round_, name in order if round_ == number) for number in range(21)]
+    assert {"".join(sorted(turn)) for turn in turns} == {"abc"}
+    assert {turn[place : place + 2] for turn in turns for place in (0, 1)} == {
+        first + second for first in "abc" for second in "abc" if first != second
+    }
+    assert {name: len(rounds) for name, rounds in readings.items()} == {"a": 20, "b": 20, "c": 20}
+    assert readings["a"] == [{"forward": 1.0}] * 20
+    first_time = list(order)
+    order.clear()
+    time_rounds(forecasters("a", "b", "c"), once, clock(), warm_up=1, repeats=20)
+    assert order == first_time
 
 
 def test_every_round_has_other_queries_and_they_are_test_windows(bench: Bench) -> None:
@@ -169,9 +176,7 @@ def test_a_damaged_file_is_named(bench: Bench) -> None:
         load_measurements(bench.store.root)
 
 
-def test_lora_of_random_chronos_forecasts_as_its_backbone_and_counts_its_adapters(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lora_without_training_forecasts_as_its_backbone_and_counts_its_adapters(bench: Bench) -> None:
     pytest.importorskip("peft")
     spec = SPEC.model_copy(
         update={"methods": ("origin", "lora"), "backbone": "flame-small", "random_init": True, "repeats": 1}
@@ -188,8 +193,24 @@ def test_lora_of_random_chronos_forecasts_as_its_backbone_and_counts_its_adapter
     assert torch.equal(adapted, backbone.predict(context, spec.horizon))
 
 
+def test_reduced_precision_reaches_the_backbone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[torch.dtype | None] = set()
+
+    class Watching(toy.Toy):
+        def predict(self, context: torch.Tensor, horizon: int) -> torch.Tensor:
+            seen.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+            return super().predict(context, horizon)
+
+    monkeypatch.setattr(toy, "load", lambda options: Watching(options.name, season=24))
+    for precision, expected in (("fp32", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        seen.clear()
+        fresh = Bench(bench.store)
+        run_latency(fresh, specs(precision=precision, repeats=1, end_to_end=True, test_stride=200))
+        assert seen == {expected}
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_reduced_precision_reaches_every_network(bench: Bench, precision: str) -> None:
+def test_reduced_precision_reaches_the_memory_module(bench: Bench, precision: str) -> None:
     spec = SPEC.model_copy(
         update={"methods": ("origin", "ts-memory"), "backbone": "flame-small", "repeats": 1, "warm_up": 0}
     )
@@ -255,6 +276,19 @@ def test_compiling_without_a_compiler_is_refused(bench: Bench, monkeypatch: pyte
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(TsbenchError, match="needs a C\\+\\+ compiler"):
         check_latency(bench, specs(compiled=True))
+
+
+def test_compiling_reaches_each_network_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network: compiled.append(network))
+    backbone = random_backbone(BackboneOptions("flame-small"))
+    spec = SPEC.model_copy(update={"methods": ("origin", "raft", "ts-memory"), "compiled": True})
+    prepared = prepare(bench, spec, backbone)
+    fused = prepared.fitted["ts-memory"].forecaster
+    assert isinstance(fused, FusedForecaster)
+    expected = {backbone.model, fused.companion.network}  # type: ignore[attr-defined]
+    assert len(compiled) == 2
+    assert set(compiled) == expected
 
 
 def test_lora_on_a_backbone_that_it_cannot_adapt_is_refused_before_timing(bench: Bench) -> None:
