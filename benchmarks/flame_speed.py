@@ -13,53 +13,16 @@ from statistics import median
 
 import numpy as np
 import torch
-from chronos.chronos_bolt import ChronosBoltModelForForecasting
-from transformers import T5Config
 
 import tsbench
-from tsbench.backbones import chronos, flame, fracast
-from tsbench.backbones.base import DECILES, Backbone, BackboneOptions
+from tsbench.backbones import flame, fracast
+from tsbench.backbones.base import Backbone, BackboneOptions
+from tsbench.backbones.random_weights import random_backbone
 from tsbench.data.windows import gather_contexts
 
 LOOKBACK = 512
 HORIZONS = (96, 192, 336, 720)
 ROWS, ROUNDS = 32, 3
-
-
-def bolt_tiny() -> chronos.ChronosBolt:
-    """Chronos-Bolt-tiny with random weights (d_model 256, 4 + 4 layers, 8 heads of 64, d_ff 1,024)."""
-    settings = {
-        "context_length": 2048,
-        "input_patch_size": 16,
-        "input_patch_stride": 16,
-        "prediction_length": 64,
-        "quantiles": list(DECILES),
-        "use_reg_token": True,
-    }
-    config = T5Config(
-        vocab_size=2,
-        d_model=256,
-        d_kv=64,
-        d_ff=1024,
-        num_layers=4,
-        num_decoder_layers=4,
-        num_heads=4,
-        feed_forward_proj="relu",
-        pad_token_id=0,
-        decoder_start_token_id=0,
-        chronos_config=settings,
-    )
-    torch.manual_seed(0)
-    model = ChronosBoltModelForForecasting(config).eval()
-    return chronos.ChronosBolt(
-        name="chronos-bolt-tiny",
-        model=model,
-        rollout="median",
-        identity="chronos-bolt-tiny-random",
-        quantile_levels=DECILES,
-        block=64,
-        context_limit=2048,
-    )
 
 
 def milliseconds(backbone: Backbone, rows: torch.Tensor, horizon: int, batch: int) -> float:
@@ -77,7 +40,7 @@ def main() -> None:
     backbones: list[Backbone] = [
         flame.load(BackboneOptions("flame-small", checkpoint)),
         fracast.load(BackboneOptions("fracast")),
-        bolt_tiny(),
+        random_backbone(BackboneOptions("chronos-bolt-tiny")),
     ]
     values = tsbench.load_dataset("demo").values.astype(np.float32)
     windows = ROWS // values.shape[1]

@@ -8,6 +8,7 @@ Exclusion = Literal["self", "target", "window"]
 AlphaPolicy = Literal["val", "oracle"]
 AlphaCriterion = Literal["crps", "mae", "mse"]
 Precision = Literal["fp32", "bf16"]
+TimingPrecision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["constant", "cosine", "halving"]
 RecipeName = Literal["paper", "released"]
 AblationName = Literal[

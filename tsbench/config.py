@@ -18,6 +18,7 @@ from tsbench.choices import (
     RecipeName,
     RollOutName,
     Schedule,
+    TimingPrecision,
 )
 from tsbench.errors import TsbenchError
 
@@ -329,6 +330,49 @@ class CellSpec(_Frozen):
         absent = {name for name in _NOT_HASHED_WHEN_NONE if getattr(self, name) is None}
         fields = self.model_dump(mode="json", exclude={*_NOT_HASHED, *absent})
         return digest({"protocol": PROTOCOL_VERSION, "spec": fields, "also": list(also)})
+
+
+class LatencySpec(_Frozen):
+    """One setting in which methods are timed side by side.
+
+    Attributes:
+        methods: Registered methods, each on the same queries.
+        backbone: Registered backbone below all of them.
+        dataset: Name in the catalogue, "demo", or "csv-<stem>" for a user's file; its last channel is used.
+        horizon: Forecast steps H.
+        lookback: Context steps L.
+        batch: Queries (one channel of one window each) per call; None times whole evaluations of the test
+            windows, in the evaluator's own batches.
+        repeats: Timed rounds; in each, every method is called once.
+        warm_up: Rounds before them that are not recorded.
+        test_stride: Steps between the test windows of an evaluation.
+        plugmem: Size of TS-Memory's network, which LoRA's adapters match.
+        rollout: How the backbone extends past its own block.
+        checkpoint: Hub id or directory of its weights; None for the registered ones.
+        random_init: Random weights of the true shape instead.
+        precision: Number format of the networks.
+        compiled: Whether they run through `torch.compile`.
+        threads: CPU threads of PyTorch and faiss.
+        device: "cpu", "cuda" or "cuda:N".
+    """
+
+    methods: tuple[str, ...] = Field(min_length=1)
+    backbone: str
+    dataset: str
+    horizon: int = Field(ge=1)
+    lookback: int = Field(512, ge=1)
+    batch: int | None = Field(1, ge=1)
+    repeats: int = Field(50, ge=1)
+    warm_up: int = Field(5, ge=0)
+    test_stride: int = Field(1, ge=1)
+    plugmem: PlugMemSizeName = "base"
+    rollout: RollOutName = "median"
+    checkpoint: str | None = None
+    random_init: bool = False
+    precision: TimingPrecision = "fp32"
+    compiled: bool = False
+    threads: int = Field(ge=1)
+    device: str = "cpu"
 
 
 def digest(content: object) -> str:

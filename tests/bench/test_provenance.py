@@ -1,10 +1,12 @@
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -57,6 +59,15 @@ def test_a_certificate_says_what_made_the_figure_and_when() -> None:
 def test_peak_memory_is_that_of_this_process_in_mib() -> None:
     resident = psutil.Process().memory_info().rss / 2**20
     assert 0.5 * resident < peak_rss_mb() < psutil.virtual_memory().total / 2**20
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
+def test_peak_memory_is_not_that_of_the_process_before() -> None:
+    """The peak that getrusage reports is handed on from the process that starts another."""
+    large = np.ones(2**27 // 8 * 4)  # 512 MiB
+    program = "from tsbench.bench.provenance import peak_rss_mb; print(peak_rss_mb())"
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(child.stdout) < large.nbytes / 2**20
 
 
 def test_only_installed_packages_have_a_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tsbench.metrics.bootstrap import disjoint_block, moving_block_weights, relative_change
+from tsbench.metrics.bootstrap import (
+    disjoint_block,
+    median_interval,
+    moving_block_weights,
+    relative_change,
+)
 
 SEEDED = settings(deadline=None, max_examples=25, derandomize=True)
 
@@ -77,3 +82,23 @@ def test_too_few_blocks_give_no_interval() -> None:
     change = relative_change(np.ones(9), np.ones(9), 5)
     assert change.value == 0
     assert np.isnan([change.low, change.high]).all()
+
+
+def test_the_interval_of_a_median_agrees_with_scipy() -> None:
+    readings = np.random.default_rng(4).gamma(2, size=50)
+    ours = median_interval(readings)
+    theirs = stats.bootstrap(
+        (readings,),
+        np.median,
+        n_resamples=4_000,
+        method="percentile",
+        rng=np.random.default_rng(5),
+    ).confidence_interval
+    assert ours.value == np.median(readings)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.1)
+
+
+def test_a_single_reading_has_no_interval() -> None:
+    alone = median_interval(np.array([3.0]))
+    assert alone.value == 3
+    assert np.isnan([alone.low, alone.high]).all()

@@ -192,13 +192,17 @@ def load_bolt(options: BackboneOptions) -> ChronosBolt:
         TsbenchError: Device, roll-out or checkpoint cannot be used.
     """
     rollout = choose_rollout(options, "median", "expand")
-    model = _load_model(options, "ChronosBoltModelForForecasting")
+    return wrap_bolt(options.name, _load_model(options, "ChronosBoltModelForForecasting"), rollout)
+
+
+def wrap_bolt(name: str, model: ChronosBoltModelForForecasting, rollout: RollOut) -> ChronosBolt:
+    """Wrap a network whose weights will not change any more."""
     settings = model.config.chronos_config
     return ChronosBolt(
-        name=options.name,
+        name=name,
         model=model,
         rollout="expand" if rollout == "expand" else "median",
-        identity=_identity(options.name, model, rollout),
+        identity=_identity(name, model, rollout),
         quantile_levels=tuple(settings["quantiles"]),
         block=settings["prediction_length"],
         context_limit=settings["context_length"],
@@ -215,15 +219,19 @@ def load_chronos2(options: BackboneOptions) -> Chronos2:
     Raises:
         TsbenchError: Device or checkpoint cannot be used.
     """
-    model = _load_model(options, "Chronos2Model")
+    return wrap_chronos2(options.name, _load_model(options, "Chronos2Model"), options.channels)
+
+
+def wrap_chronos2(name: str, model: Chronos2Model, channels: int = 1) -> Chronos2:
+    """Wrap a network whose weights will not change any more."""
     settings = model.chronos_config
     return Chronos2(
-        name=options.name,
+        name=name,
         model=model,
-        identity=_identity(options.name, model, Chronos2.rollout),
+        identity=_identity(name, model, Chronos2.rollout),
         level_index=tuple(settings.quantiles.index(level) for level in DECILES),
         block=settings.max_output_patches * settings.output_patch_size,
-        channels=options.channels,
+        channels=channels,
     )
 
 

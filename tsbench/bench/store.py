@@ -4,6 +4,7 @@
     <root>/windows/<dataset>/<same name>.parquet                           errors of each test window
     <root>/curves/<dataset>/<same name>.parquet                            scores against the fusion weight
     <root>/failures/<key>.json                                             cells that ended in an error
+    <root>/latency/<dataset>/<horizon>-<batch>-<backbone>-<key>.json       what a query costs
 
 The record is written last and under its final name only when complete: a cell is done when it exists.
 """
@@ -49,7 +50,7 @@ class ResultsStore:
             TsbenchError: The folder cannot be written.
         """
         probe = self.root / "records" / ".writable"
-        _write(probe, b"")
+        write(probe, b"")
         probe.unlink(missing_ok=True)
 
     def save(self, record: Record) -> Path:
@@ -67,10 +68,10 @@ class ResultsStore:
         path = self._path("records", record)
         if record.window_scores is not None:
             scores = pl.DataFrame(vars(record.window_scores))
-            _write(self._path("windows", record), _to_parquet(scores))
+            write(self._path("windows", record), _to_parquet(scores))
         if record.curves is not None:
-            _write(self._path("curves", record), _to_parquet(_curves_to_frame(record.curves)))
-        _write(path, _to_parquet(_record_to_frame(record)))
+            write(self._path("curves", record), _to_parquet(_curves_to_frame(record.curves)))
+        write(path, _to_parquet(_record_to_frame(record)))
         self._failure_path(record.key).unlink(missing_ok=True)
         return path
 
@@ -124,7 +125,7 @@ class ResultsStore:
         """
         path = self._failure_path(failure.key)
         content = vars(failure) | {"spec": failure.spec.model_dump(mode="json")}
-        _write(path, json.dumps(content, indent=2).encode())
+        write(path, json.dumps(content, indent=2).encode())
         return path
 
     def failures(self) -> list[Failure]:
@@ -135,7 +136,7 @@ class ResultsStore:
         """
         found = []
         for path in sorted(self.root.glob("failures/*.json")):
-            with _readable(path):
+            with readable(path):
                 content = json.loads(path.read_bytes())
                 found.append(Failure(**content | {"spec": CellSpec.model_validate(content["spec"])}))
         return found
@@ -153,15 +154,20 @@ class ResultsStore:
     def _path(self, kind: str, record: Record) -> Path:
         spec = record.spec
         name = f"{spec.horizon}-{spec.method}-{spec.backbone}-{record.key[:_KEY_DIGITS]}.parquet"
-        return self.root / kind / _file_name(spec.dataset) / _file_name(name)
+        return self.root / kind / file_name(spec.dataset) / file_name(name)
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
     """Replace what some file system refuses in a name."""
     return re.sub(r"[^\w.-]+", "_", text)
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
+    """Write a file of the results, whole or not at all.
+
+    Raises:
+        TsbenchError: It cannot be written.
+    """
     try:
         with atomic_write(path) as file:
             file.write(content)
@@ -182,7 +188,7 @@ _DAMAGE = (
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Report whatever goes wrong inside as damage to `path`."""
     try:
         yield
@@ -204,13 +210,13 @@ def _record_to_frame(record: Record) -> pl.DataFrame:
 
 
 def _read_record_frame(path: Path) -> pl.DataFrame:
-    with _readable(path):
+    with readable(path):
         return pl.read_parquet(path.read_bytes()).select(list(COLUMNS))
 
 
 def _read_record(path: Path) -> Record:
     frame = _read_record_frame(path)
-    with _readable(path):
+    with readable(path):
         row = frame.row(0, named=True)
         made = {name: row[name] for name in Provenance.__dataclass_fields__}
         return Record(
@@ -227,7 +233,7 @@ def _read_record(path: Path) -> Record:
 
 
 def _read_windows(path: Path) -> WindowScores:
-    with _readable(path):
+    with readable(path):
         return WindowScores(**_arrays(pl.read_parquet(path.read_bytes())))
 
 
@@ -240,7 +246,7 @@ def _curves_to_frame(curves: FusionCurves) -> pl.DataFrame:
 
 
 def _read_curves(path: Path) -> FusionCurves:
-    with _readable(path):
+    with readable(path):
         frame = pl.read_parquet(path.read_bytes())
         val, test = (_arrays(frame.filter(split=split).drop("split")) for split in ("val", "test"))
         return FusionCurves(alpha=val.pop("alpha"), val=val, test={name: test[name] for name in val})

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from tsbench.data.dataset import Dataset
 
 
-def _prepare(
+def prepare_bench(
     results: Path, mirror: Path | None, csv: Path | None, freq: str | None, split: str, threads: int | None
 ) -> "Bench":
+    """What all cells of a command share; progress goes to standard error."""
     from tsbench.bench.runner import Bench
     from tsbench.bench.store import ResultsStore
 
@@ -104,7 +105,7 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", "list
             refuse_other_grid(ctx, name)
         elif only:
             raise TsbenchError("--only goes with --suite; without it name the data sets with --dataset")
-        bench = _prepare(results, mirror, csv, freq, split, threads)
+        bench = prepare_bench(results, mirror, csv, freq, split, threads)
         catalogued, others = load_plugins(dataset)
         bench.own_data.update(others)
         memories = variants(

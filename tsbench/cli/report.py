@@ -12,6 +12,7 @@ from tsbench.errors import TsbenchError
 
 if TYPE_CHECKING:
     from tsbench.bench.records import Record
+    from tsbench.report.tables import Table
 
 
 @app.command(cls=Command)
@@ -34,6 +35,9 @@ def report(
         bool,
         typer.Option("--with-published", help="Put what papers print below our rows, marked as published."),
     ] = False,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="What `tsbench latency` stored, instead of scores.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(help="File to write; standard output unless given.", dir_okay=False)
     ] = None,
@@ -45,6 +49,8 @@ def report(
     Example: `tsbench report --summary mse --select "horizon=96"`
 
     Example: `tsbench report --with-published --select "dataset=ETTh1 horizon=96"`
+
+    Example: `tsbench report --latency --format csv`
     """
     from tsbench.bench.store import ResultsStore
     from tsbench.fsio import atomic_write
@@ -53,7 +59,9 @@ def report(
     from tsbench.report.tables import report_tables, stored_cells
 
     store = ResultsStore(results)
-    if summary is None:
+    if latency:
+        tables = _latency_tables(results, select, summary, with_published)
+    elif summary is None:
         tables = report_tables(store, select, with_published=with_published)
     elif with_published:
         raise TsbenchError("--with-published goes with the full tables; leave out --summary, or this")
@@ -69,6 +77,18 @@ def report(
         return
     with atomic_write(output, "w") as file:
         file.write(text)
+
+
+def _latency_tables(results: Path, select: str, summary: str | None, with_published: bool) -> "list[Table]":
+    from tsbench.bench.latency_records import load_measurements
+    from tsbench.report.latency import latency_tables
+
+    if select or summary or with_published:
+        raise TsbenchError("--latency goes with --format and --output alone; leave out the other options")
+    measured = load_measurements(results)
+    if not measured:
+        raise TsbenchError(f"no timings in {results}; run `tsbench latency` first")
+    return latency_tables(measured)
 
 
 def print_tables(records: "Sequence[Record]") -> None:

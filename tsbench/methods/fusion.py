@@ -1,6 +1,8 @@
 """Blending a frozen backbone's forecast with another one's by a single weight."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +13,12 @@ from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.data.windows import gather_contexts, gather_targets
 from tsbench.errors import TsbenchError
 from tsbench.metrics.fusion import FusionCurve, FusionScores
+
+Stage = Literal["retrieval", "forward", "fusion"]
+"""What the time of a forecast goes into: looking up train windows, running networks, blending."""
+
+Lap = Callable[[Stage], None]
+"""Called when a stage of a forecast ends."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +31,7 @@ class FusedForecaster:
         base: The frozen backbone.
         companion: Forecaster with the same quantile levels.
         alpha: Weight α in [0, 1], chosen on validation windows.
+        stage: What the companion's time goes into.
 
     Source:
         TS-Memory (arXiv 2602.11550), Eqs. 21, 22.
@@ -31,6 +40,7 @@ class FusedForecaster:
     base: Backbone
     companion: Forecaster
     alpha: float
+    stage: Stage = "forward"
 
     @property
     def name(self) -> str:
@@ -49,10 +59,27 @@ class FusedForecaster:
 
     def predict(self, context: torch.Tensor, horizon: int) -> torch.Tensor:
         """Forecast with both parts; see `Forecaster.predict`."""
-        base = self.base.predict(context, horizon)
-        if self.alpha == 0:
-            return base
-        return fuse(base, self.companion.predict(context, horizon), self.alpha)
+        return predict_in_stages(self, context, horizon, lambda stage: None)
+
+
+def predict_in_stages(forecaster: Forecaster, context: torch.Tensor, horizon: int, lap: Lap) -> torch.Tensor:
+    """Forecast as `Forecaster.predict` does, and tell when each stage ends.
+
+    The parts of a fused forecaster run one after the other. Any other forecaster is all "forward".
+    """
+    if not isinstance(forecaster, FusedForecaster):
+        forecast = forecaster.predict(context, horizon)
+        lap("forward")
+        return forecast
+    base = forecaster.base.predict(context, horizon)
+    lap("forward")
+    if forecaster.alpha == 0:
+        return base
+    companion = forecaster.companion.predict(context, horizon)
+    lap(forecaster.stage)
+    fused = fuse(base, companion, forecaster.alpha)
+    lap("fusion")
+    return fused
 
 
 def fuse(base: torch.Tensor, companion: torch.Tensor, alpha: float) -> torch.Tensor:

@@ -68,11 +68,10 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
         zero initialisation, learning rate and epochs from validation. What it leaves open is ours; see
         docs/ts-memory.md.
     """
-    family, spec, profile = adaptable_family(frozen.backbone), task.spec, task.profile
+    family, profile = adaptable_family(frozen.backbone), task.profile
     sources = sources_of(task, frozen)
     levels = frozen.backbone.quantile_levels
-    plugmem = PlugMemConfig.preset(profile.plugmem, spec.lookback, spec.horizon, len(levels))
-    rank = nearest_rank(_network(frozen.backbone), family.projections, parameter_count(plugmem))
+    rank = matched_rank(task, frozen.backbone)
     before = _validation_score(
         sources, lambda source, stop: source.frozen.forecasts(stop.starts, stop.horizon), levels
     )
@@ -92,6 +91,38 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
             "val_pinball_before": before,
             "val_pinball_after": min(best.score, before),
         },
+    )
+
+
+def matched_rank(task: Task, backbone: Backbone) -> int:
+    """The rank whose adapters come nearest to the parameters of the profile's PlugMem.
+
+    Raises:
+        TsbenchError: The backbone cannot be adapted.
+    """
+    spec, levels = task.spec, len(backbone.quantile_levels)
+    plugmem = PlugMemConfig.preset(task.profile.plugmem, spec.lookback, spec.horizon, levels)
+    projections = adaptable_family(backbone).projections
+    return nearest_rank(_network(backbone), projections, parameter_count(plugmem))
+
+
+def adapted_network(task: Task, backbone: Backbone, rank: int) -> nn.Module:
+    """The backbone's network with fresh adapters of that rank, not merged into its weights.
+
+    Raises:
+        TsbenchError: The backbone cannot be adapted.
+    """
+    projections = adaptable_family(backbone).projections
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.spec.seed)
+        return adapted_copy(_network(backbone), projections, rank, _ALPHA_PER_RANK * rank)
+
+
+def with_network(backbone: Backbone, network: nn.Module, key: str) -> Backbone:
+    """The backbone around an adapted copy of its network; `key` tells its weights from others."""
+    return cast(
+        "Backbone",
+        replace(cast("Any", backbone), model=network, identity=f"{backbone.identity}-lora-{key}"),
     )
 
 
@@ -127,9 +158,7 @@ class _Candidate:
 def _train(sources: Sequence[Source], family: Family, rank: int, learning_rate: float) -> _Candidate:
     task, backbone = sources[0].task, sources[0].frozen.backbone
     spec, profile = task.spec, task.profile
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
-        network = adapted_copy(_network(backbone), family.projections, rank, _ALPHA_PER_RANK * rank)
+    network = adapted_network(task, backbone, rank)
     grids = [source.task.fine_tuning_windows() for source in sources]
     pairs = [len(grid.starts) * source.task.channels for source, grid in zip(sources, grids, strict=True)]
     order = ShuffledBatches(sum(pairs), profile.batch_size, spec.seed)
@@ -159,9 +188,7 @@ def _train(sources: Sequence[Source], family: Family, rank: int, learning_rate: 
         for source, grid in zip(sources, grids, strict=True)
     ]
     key = pooled_key(contents)
-    forecaster = replace(
-        cast("Any", backbone), model=network, identity=f"{backbone.identity}-lora-{key[:16]}"
-    )
+    forecaster = with_network(backbone, network, key[:16])
 
     def batch(step: int) -> PretrainingWindows:
         numbers = split_numbers(order(step), pairs)

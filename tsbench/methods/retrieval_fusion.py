@@ -43,13 +43,7 @@ def fit_raft(task: Task, frozen: FrozenBackbone) -> Fitted:
         TsbenchError: The backbone has no median forecast.
     """
     median_levels(frozen.backbone, "raft")
-    known = train_windows(task).known
-    task.progress(f"raft: {len(known.starts)} train windows x {task.channels} channels")
-    base = KnowledgeBase(task.scaled, known.starts, _shapes(frozen, known), known.lookback, known.horizon)
-    memory = OnlineMemory(
-        base, _indices(task, base, "cosine"), granular_keys, tail=1, scales=(1.0,) * task.channels
-    )
-    return _fit(task, frozen, memory, "raft", RAFT_TEMPERATURES)
+    return _fit(task, frozen, raft_memory(task, frozen), "raft", RAFT_TEMPERATURES)
 
 
 def fit_ts_rag(task: Task, frozen: FrozenBackbone) -> Fitted:
@@ -59,20 +53,38 @@ def fit_ts_rag(task: Task, frozen: FrozenBackbone) -> Fitted:
         TsbenchError: The backbone has no median forecast, or no encoder.
     """
     median_levels(frozen.backbone, "ts-rag")
+    return _fit(task, frozen, ts_rag_memory(task, frozen), "ts-rag", (TeacherOptions().temperature,))
+
+
+def raft_memory(task: Task, frozen: FrozenBackbone) -> OnlineMemory:
+    """The train windows with RAFT's keys."""
+    known = train_windows(task).known
+    task.progress(f"raft: {len(known.starts)} train windows x {task.channels} channels")
+    base = KnowledgeBase(task.scaled, known.starts, _shapes(frozen, known), known.lookback, known.horizon)
+    return OnlineMemory(
+        base, _indices(task, base, "cosine"), granular_keys, tail=1, scales=(1.0,) * task.channels
+    )
+
+
+def ts_rag_memory(task: Task, frozen: FrozenBackbone) -> OnlineMemory:
+    """The train windows with the backbone's embeddings.
+
+    Raises:
+        TsbenchError: The backbone has no encoder.
+    """
     options = TeacherOptions()
     known = train_windows(task).known
     task.progress(f"ts-rag: embedding {len(known.starts)} train windows x {task.channels} channels")
     base = knowledge_base(task, frozen, known)
     indices = _indices(task, base, "euclidean")
     zone = exclusion_zone(options, base.lookback, base.horizon)
-    memory = OnlineMemory(
+    return OnlineMemory(
         base,
         indices,
         frozen.backbone.embed,
         options.alignment_tail,
         scales=tuple(index.distance_scale(options, zone) for index in indices),
     )
-    return _fit(task, frozen, memory, "ts-rag", (options.temperature,))
 
 
 def _fit(
@@ -107,7 +119,7 @@ def _fit(
         "val_windows_total": float(validation.total),
         **{f"{figure}_val": value for figure, value in vars(quality).items()},
     }
-    return Fitted(FusedForecaster(frozen.backbone, companion, beta), diagnostics, curve)
+    return Fitted(FusedForecaster(frozen.backbone, companion, beta, "retrieval"), diagnostics, curve)
 
 
 def _validation_curves(

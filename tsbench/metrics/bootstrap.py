@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Interval", "disjoint_block", "moving_block_weights", "relative_change"]
+__all__ = ["Interval", "disjoint_block", "median_interval", "moving_block_weights", "relative_change"]
 
 _DRAWS = 2_000
 _SEED = 0
@@ -57,6 +57,20 @@ def moving_block_weights(windows: int, block: int) -> NDArray[np.float64]:
     first = generator.integers(0, windows - block + 1, (_DRAWS, -(-windows // block)))
     drawn = (first[:, :, None] + np.arange(block)).reshape(_DRAWS, -1)[:, :windows]
     return np.stack([np.bincount(row, minlength=windows) for row in drawn]) / windows
+
+
+def median_interval(values: NDArray[np.floating]) -> Interval:
+    """Median of independent readings, with the 95 % interval of the bootstrap.
+
+    Args:
+        values: [N] readings; the bounds are NaN for a single one.
+    """
+    value = float(np.median(values))
+    if len(values) < 2:
+        return Interval(value, math.nan, math.nan)
+    drawn = np.random.default_rng(_SEED).integers(0, len(values), (_DRAWS, len(values)))
+    low, high = np.quantile(np.median(np.asarray(values)[drawn], axis=1), _TAILS)
+    return Interval(value, float(low), float(high))
 
 
 def relative_change(errors: NDArray[np.floating], reference: NDArray[np.floating], block: int) -> Interval:

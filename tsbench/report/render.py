@@ -84,6 +84,7 @@ def _is_text(table: Table, place: int) -> bool:
         "Windows",
         "Profile",
         "Error",
+        "Device",
     )
 
 

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from tsbench.backbones.base import RollOut, resolve_device
-from tsbench.choices import Precision
+from tsbench.choices import TimingPrecision
 from tsbench.config import TsMemoryOptions
 from tsbench.methods.fusion import fusion_curve
 from tsbench.methods.pool import pooled_key, split_numbers
@@ -40,7 +40,7 @@ class PlugMemForecaster:
 
     network: PlugMem
     quantile_levels: tuple[float, ...]
-    precision: Precision = "fp32"
+    precision: TimingPrecision = "fp32"
     name: str = "plugmem"
     rollout: RollOut = "direct"
 
@@ -52,7 +52,8 @@ class PlugMemForecaster:
     def raw(self, context: torch.Tensor, horizon: int) -> torch.Tensor:
         """The network's own quantiles [B, Q, H], which may cross."""
         device = self.network.queries.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        reduced = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        with torch.autocast(device.type, reduced, enabled=self.precision != "fp32"):
             parts = [
                 self.network(context[first : first + _ROWS_PER_CALL].to(device), horizon)
                 for first in range(0, len(context), _ROWS_PER_CALL)
