@@ -25,7 +25,7 @@ from tsbench.data.splits import SplitRule
 from tsbench.data.windows import gather_contexts, gather_targets
 from tsbench.errors import TsbenchError
 from tsbench.methods.fusion import FusedForecaster
-from tsbench.methods.pool import pooled_key, split_numbers
+from tsbench.methods.pool import split_numbers
 from tsbench.methods.task import Fitted
 from tsbench.methods.ts_memory import distillation
 from tsbench.methods.ts_memory.distillation import training_pairs
@@ -37,6 +37,7 @@ ROWS, LOOKBACK, HORIZON = 900, 48, 12
 VAL, TEST = 630, 720  # first rows of the splits
 OPTIONS = TsMemoryOptions(plugmem="tiny")
 CONTROL = TsMemoryOptions(plugmem="tiny", ablation="no-retrieval")
+CONTEXTS = torch.randn(5, LOOKBACK, generator=torch.Generator().manual_seed(3)).cumsum(1)
 CHANNELS = {"east": 1, "north": 2, "south": 3}
 PROFILE = toy.PROFILE.model_copy(
     update={"max_train_pairs": 90, "max_val_values": 600, "max_steps": 2, "eval_every": 1, "batch_size": 8}
@@ -132,10 +133,6 @@ def same_weights(one: Fitted, other: Fitted) -> bool:
     return all(torch.equal(left, right) for left, right in pairs)
 
 
-def contexts() -> torch.Tensor:
-    return torch.randn(5, LOOKBACK, generator=torch.Generator().manual_seed(3)).cumsum(1)
-
-
 @pytest.mark.parametrize(
     ("itself", "options"), [({"plugmem_from": "toy"}, CONTROL), ({"train_dataset": "north"}, OPTIONS)]
 )
@@ -174,10 +171,10 @@ def test_what_the_sources_own_cell_learned_is_used_again_and_fused_with_another_
     assert curve is not None
     assert forecaster.base is bench.backbone(cell())
     assert forecaster.alpha == curve.best("crps")
-    base = toy.load(BackboneOptions("toy")).predict(contexts(), HORIZON)
-    memory = forecaster.companion.predict(contexts(), HORIZON)
+    base = toy.load(BackboneOptions("toy")).predict(CONTEXTS, HORIZON)
+    memory = forecaster.companion.predict(CONTEXTS, HORIZON)
     fused = (1 - forecaster.alpha) * base + forecaster.alpha * memory
-    torch.testing.assert_close(forecaster.predict(contexts(), HORIZON), fused)
+    torch.testing.assert_close(forecaster.predict(CONTEXTS, HORIZON), fused)
 
 
 def test_the_fusion_weight_sees_the_validation_rows_of_the_target_and_not_those_of_the_source(
@@ -233,7 +230,7 @@ def test_no_test_row_of_target_or_source_moves_a_forecast(
     assert isinstance(first, FusedForecaster)
     assert isinstance(second, FusedForecaster)
     assert first.alpha == second.alpha
-    assert torch.equal(first.predict(contexts(), HORIZON), second.predict(contexts(), HORIZON))
+    assert torch.equal(first.predict(CONTEXTS, HORIZON), second.predict(CONTEXTS, HORIZON))
 
 
 def test_a_pool_takes_an_equal_share_of_every_bound_from_each_source(bench: Bench) -> None:
@@ -305,20 +302,13 @@ def test_numbers_that_run_through_all_parts_are_split_as_a_loop_would(sizes: lis
     assert [list(part) for part in split_numbers(numbers, sizes)] == expected
 
 
-def test_a_pool_has_a_key_of_its_own() -> None:
-    assert len({pooled_key(["a"]), pooled_key(["b"]), pooled_key(["a", "b"]), pooled_key(["b", "a"])}) == 4
-
-
 def test_the_checksums_of_the_sources_are_part_of_the_cells_key(bench: Bench) -> None:
-    spec = cell(train_dataset="east+south")
-    before = bench.key(spec)
-    for name, moves in (("east", True), ("south", True)):
-        changed = dict(bench.own_data)
-        changed[name] = replace(changed[name], sha256="f" * 64)
-        assert (Bench(bench.store, own_data=changed).key(spec) != before) == moves
-    plain = bench.key(cell())
-    changed = dict(bench.own_data) | {"south": replace(bench.own_data["south"], sha256="f" * 64)}
-    assert Bench(bench.store, own_data=changed).key(cell()) == plain
+    for name, moved in (("east", False), ("south", True)):
+        changed = bench.own_data | {name: replace(bench.own_data[name], sha256="f" * 64)}
+        other = Bench(bench.store, own_data=changed)
+        assert (other.key(cell(train_dataset="south")) != bench.key(cell(train_dataset="south"))) == moved
+        assert other.key(cell(train_dataset="east+south")) != bench.key(cell(train_dataset="east+south"))
+        assert other.key(cell()) == bench.key(cell())
 
 
 def test_the_control_beside_a_transferred_cell_is_transferred_likewise() -> None:
@@ -364,6 +354,10 @@ def test_a_transfer_that_cannot_work_is_found_before_work(bench: Bench, spec: Ce
     with pytest.raises(TsbenchError, match=message):
         check(bench, [spec])
     assert lines(bench) == []
+
+
+def test_a_backbone_without_an_encoder_can_be_fused_with_anothers_module(bench: Bench) -> None:
+    check(bench, with_baselines([cell(backbone="naive-seasonal", plugmem_from="half-day")]))
 
 
 def test_a_module_with_other_levels_is_refused_where_it_would_be_fused(bench: Bench) -> None:

@@ -32,7 +32,7 @@ class Task:
         scaled: [T, C] float32, standardised.
         artifacts: Directory for what the cell learns; one per content.
         progress: Called with one line at each stage.
-        sources: What is learned from instead of this data set under the cell's backbone; empty: nothing else.
+        sources: What is learned from in place of this data set and the cell's backbone; empty: these.
     """
 
     spec: CellSpec

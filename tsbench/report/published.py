@@ -163,8 +163,8 @@ def counterpart(spec: CellSpec, rows: list[PublishedRow]) -> PublishedRow | None
     """
     options = spec.options
     as_proposed = (options is None or options.ablation == "none") and not is_leak(spec)
-    transferred = spec.checkpoint is not None or spec.train_dataset is not None
-    if not as_proposed or transferred or spec.rollout != "median":
+    as_proposed &= spec.checkpoint is None and spec.train_dataset is None
+    if not as_proposed or spec.rollout != "median":
         return None
     wanted = spec.method, spec.backbone, f"plugmem-from={spec.plugmem_from}" if spec.plugmem_from else ""
     return next((row for row in rows if (row.method, row.backbone, row.variant) == wanted), None)
