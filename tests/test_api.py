@@ -11,7 +11,7 @@ import tsbench
 from tsbench import TsbenchError
 from tsbench.bench.columns import COLUMNS
 from tsbench.bench.store import ResultsStore
-from tsbench.config import TeacherOptions, TsMemoryOptions
+from tsbench.config import CellSpec, TeacherOptions, TsMemoryOptions
 from tsbench.data.dataset import Dataset
 
 
@@ -99,6 +99,22 @@ def test_run_takes_several_data_sets_seeds_and_its_own_options() -> None:
     assert set(table["variant"]) == {"exclusion=self;neighbours=5;plugmem=tiny"}
     assert set(table["test_stride"]) == {40}
     assert Path("elsewhere/records/demo").is_dir()
+
+
+def test_run_transfers_a_memory_module_between_data_sets_and_backbones(own: Dataset) -> None:
+    table = tsbench.run(
+        backbone="toy",
+        dataset=own,
+        horizon=24,
+        lookback=48,
+        profile="quick",
+        train_dataset="demo",
+        plugmem_from="toy-paths",
+        baselines=False,
+    )
+    assert list(table["method"]) == ["ts-memory"]
+    spec = CellSpec.model_validate_json(table.loc[0, "spec"])
+    assert (spec.train_dataset, spec.plugmem_from) == ("demo", "toy-paths")
 
 
 def test_run_scores_sampled_paths_of_a_backbone_that_draws_them() -> None:

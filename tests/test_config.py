@@ -34,6 +34,7 @@ OTHER: dict[str, Any] = {
     "options": None,
     "f_llm": FLlmOptions(),
     "train_dataset": "M4-Monthly",
+    "plugmem_from": "chronos-2",
     "precision": "bf16",
     "train_stride": 20,
     "samples": 100,
@@ -148,10 +149,31 @@ def test_keys_of_stored_results_stay_valid() -> None:
 
 
 def test_a_spec_from_before_its_youngest_fields_keeps_its_key() -> None:
-    stored = SPEC.model_dump(exclude={"samples", "train_stride", "f_llm", "train_dataset"})
+    stored = SPEC.model_dump(exclude={"samples", "train_stride", "f_llm", "train_dataset", "plugmem_from"})
     before = digest({"protocol": config.PROTOCOL_VERSION, "spec": without_device(stored), "also": []})
     assert CellSpec.model_validate(stored) == SPEC
     assert SPEC.content_hash() == before
+
+
+def test_what_a_transferred_cell_is_trained_as_is_the_cell_of_that_data_and_backbone() -> None:
+    assert SPEC.sources() == ()
+    asked = {"test_stride": 3, "drop_last": 32, "samples": 10, "checkpoint": "here", "seed": 4}
+    spec = SPEC.model_copy(update=asked | {"train_dataset": "ETTh2+Weather", "plugmem_from": "chronos-2"})
+    trained = {"backbone": "chronos-2", "seed": 4}
+    assert spec.sources() == (
+        SPEC.model_copy(update=trained | {"dataset": "ETTh2"}),
+        SPEC.model_copy(update=trained | {"dataset": "Weather"}),
+    )
+    other_data = SPEC.model_copy(update={"train_dataset": "ETTh2", "checkpoint": "here"})
+    assert other_data.sources() == (SPEC.model_copy(update={"dataset": "ETTh2", "checkpoint": "here"}),)
+
+
+def test_data_sets_that_are_trained_on_together_share_the_bounds() -> None:
+    whole = PROFILES["standard"]
+    assert whole.share(1) == whole
+    changed = {name for name in Profile.model_fields if getattr(whole.share(4), name) != getattr(whole, name)}
+    assert changed == {"max_stop_values", "max_knowledge_rows", "max_train_pairs", "max_train_values"}
+    assert all(4 * getattr(whole.share(4), name) == getattr(whole, name) for name in changed)
 
 
 def without_device(fields: dict[str, Any]) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def test_ts_memory_document_shows_the_weights_of_a_recipe(recipe: Recipe) -> Non
 
 
 def test_the_readme_table_is_that_of_the_committed_records() -> None:
-    wanted = "profile=standard horizon=96 rollout=median lookback=512"
+    wanted = "profile=standard horizon=96 rollout=median lookback=512 train_dataset=none plugmem_from=none"
     shown_backbones = "backbone=naive-last,naive-seasonal,flame-small"
     records = select(ResultsStore(ROOT / "results").records(), f"{wanted} {shown_backbones}")
     tables = [render(summary_tables(records, score), "markdown") for score in ("mse", "crps")]
@@ -182,7 +182,8 @@ def test_flame_document_and_model_card_show_the_committed_zero_shot_figures() ->
 
 
 def test_readme_shows_the_committed_gains() -> None:
-    table = runpy.run_path(str(ROOT / "benchmarks" / "adapter_gains.py"))["table"](ROOT / "results")
+    tables = runpy.run_path(str(ROOT / "benchmarks" / "adapter_tables.py"))
+    table = tables["gains_table"](ROOT / "results", "flame-small")
     shown = DOCUMENTS["README.md"].partition("<!-- gains:start -->")[2].partition("<!-- gains:end -->")[0]
     assert shown.strip() == table
     assert len(table.splitlines()) == 2 + 6

@@ -26,7 +26,7 @@ LEVELS = (
     {"__init__", "__main__"},
 )
 LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in packages}
-OPTIONAL = {"chronos", "transformers", "fracast", "neuralforecast"}
+OPTIONAL = {"chronos", "transformers", "fracast", "neuralforecast", "timesfm"}
 
 
 def package_of(path: Path) -> str:

@@ -46,7 +46,8 @@ def run(
     samples: int | None = None,
     test_stride: int | None = None,
     train_stride: int | None = None,
-    train_dataset: str | None = None,
+    train_dataset: str | Iterable[str] = (),
+    plugmem_from: str | None = None,
     results: str | Path = "results",
     mirror: Path | None = None,
     device: str = "cpu",
@@ -72,7 +73,9 @@ def run(
             backbones can, such as flame-small.
         test_stride: Steps between test windows; None takes the profile's.
         train_stride: Steps between windows that are trained on; None takes the profile's.
-        train_dataset: Collection that F-LLM is trained on to forecast another; None takes the paper's.
+        train_dataset: What is trained on instead of `dataset`: of TS-Memory and LoRA one or several long data
+            sets; of F-LLM the collection it forecasts another from, where none takes the paper's.
+        plugmem_from: Backbone that TS-Memory's memory module is trained for; None takes `backbone`.
         results: Directory of the results.
         mirror: Local mirror of the public data.
         device: "cpu", "cuda" or "cuda:N".
@@ -117,7 +120,8 @@ def run(
         samples=samples,
         test_stride=test_stride,
         train_stride=train_stride,
-        train_dataset=train_dataset,
+        train_datasets=[train_dataset] if isinstance(train_dataset, str) else [*train_dataset],
+        plugmem_from=plugmem_from,
         precision=preferred_precision(device),
         device=device,
     )

@@ -17,7 +17,7 @@ Exclusion = Literal["self", "target", "window"]
 AlphaPolicy = Literal["val", "oracle"]
 AlphaCriterion = Literal["crps", "mae", "mse"]
 Precision = Literal["fp32", "bf16"]
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "halving"]
 RecipeName = Literal["paper", "released"]
 AblationName = Literal[
     "none",
@@ -34,7 +34,7 @@ FLlmForm = Literal["closed-loop", "open-loop", "lora", "mlp", "fpt"]
 _NOT_HASHED = frozenset({"device"})
 """Fields that cannot change a result beyond floating-point noise."""
 
-_NOT_HASHED_WHEN_NONE = frozenset({"samples", "train_stride", "f_llm", "train_dataset"})
+_NOT_HASHED_WHEN_NONE = frozenset({"samples", "train_stride", "f_llm", "train_dataset", "plugmem_from"})
 """Fields younger than stored results; None does what was done before them, so older keys stay valid."""
 
 
@@ -160,6 +160,11 @@ class Profile(_Frozen):
     eval_every: int
     patience: int
 
+    def share(self, parts: int) -> "Profile":
+        """What each of several data sets may use that are trained on together: equal parts of the bounds."""
+        shared = ("max_stop_values", "max_knowledge_rows", "max_train_pairs", "max_train_values")
+        return self.model_copy(update={bound: getattr(self, bound) // parts for bound in shared})
+
 
 _ALL = 2**62
 PROFILES: dict[ProfileName, Profile] = {
@@ -276,7 +281,11 @@ class CellSpec(_Frozen):
         drop_last: Batch size of a loader that drops its last test batch, to reproduce such tables.
         options: TS-Memory's settings; None for other methods.
         f_llm: F-LLM's settings; None for other methods.
-        train_dataset: Collection that F-LLM is trained on to forecast another; None everywhere else.
+        train_dataset: What is trained on instead of `dataset`. Of TS-Memory and LoRA a long data set, or
+            several in alphabetical order with "+" between them; of F-LLM the collection it forecasts another
+            from. None trains on `dataset`.
+        plugmem_from: Backbone, with its registered weights, for which the memory module of TS-Memory is
+            trained that `backbone` is fused with; None takes `backbone` itself.
         precision: Of the memory module's forward passes, or of F-LLM's language model; a frozen forecaster
             always runs in fp32.
         samples: Paths drawn per window and channel for the CRPS by samples; None draws none.
@@ -298,9 +307,29 @@ class CellSpec(_Frozen):
     options: TsMemoryOptions | None = None
     f_llm: FLlmOptions | None = None
     train_dataset: str | None = None
+    plugmem_from: str | None = None
     precision: Precision = "fp32"
     samples: int | None = Field(None, ge=2)
     device: str = "cpu"
+
+    @property
+    def train_datasets(self) -> tuple[str, ...]:
+        """The data sets of `train_dataset`; empty for None."""
+        return tuple(self.train_dataset.split("+")) if self.train_dataset else ()
+
+    def sources(self) -> "tuple[CellSpec, ...]":
+        """What a cell on a long data set takes its training from, where that is not itself.
+
+        Returns:
+            For each data set trained on the cell of that data set and of the backbone trained for, itself not
+            transferred, so that what was learned for it is used again; empty where nothing is transferred.
+        """
+        if not (self.train_dataset or self.plugmem_from):
+            return ()
+        own = dict.fromkeys(("train_dataset", "plugmem_from", "test_stride", "drop_last", "samples"))
+        donor = {"backbone": self.plugmem_from, "checkpoint": None} if self.plugmem_from else {}
+        names = self.train_datasets or (self.dataset,)
+        return tuple(self.model_copy(update={**own, **donor, "dataset": name}) for name in names)
 
     def content_hash(self, *also: str) -> str:
         """Hex digest of every field that can change a result, and of `also` (such as the data's checksum)."""

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from tsbench.backbones.base import Backbone, BackboneOptions
 
 Kind = Literal["backbone", "method"]
-Role = Literal["forecaster", "statistical", "language-model", "architecture"]
+Role = Literal["forecaster", "multivariate", "statistical", "language-model", "architecture"]
 """What a backbone is.
 
-"forecaster": trained, or in need of no training. "statistical": fitted to each series, with the season of the
+"forecaster": trained, or in need of no training. "multivariate": one that forecasts the channels of a window
+together; for long data sets only. "statistical": fitted to each series, with the season of the
 data; for M3 and M4 only. "language-model": forecasts only inside a method such as F-LLM. "architecture": a
 network without weights, which the method `supervised` trains.
 """
@@ -77,6 +78,8 @@ class Entry:
 
 CHRONOS = Requirement("chronos-forecasting", "chronos", "chronos")
 TRANSFORMERS = Requirement("transformers", "transformers", "hub")
+SUNDIAL = Requirement("transformers", "transformers", "sundial")
+TIMESFM = Requirement("timesfm", "timesfm", "timesfm")
 FRACAST = Requirement("fracast", "fracast", "fracast")
 
 PEFT = Requirement("peft", "peft", "lora")
@@ -131,6 +134,28 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
             "tsbench.backbones.chronos:load_chronos2",
             "Chronos-2, 120 million parameters",
             CHRONOS,
+        ),
+        Entry(
+            "chronos-2-multivariate",
+            "tsbench.backbones.chronos:load_chronos2",
+            "Chronos-2 with attention across the channels of a window",
+            CHRONOS,
+            role="multivariate",
+        ),
+        Entry(
+            "timesfm-2.5",
+            "tsbench.backbones.timesfm:load",
+            "TimesFM 2.5, 200 million parameters",
+            TIMESFM,
+            ("timesfm",),
+        ),
+        Entry(
+            "sundial-base",
+            "tsbench.backbones.sundial:load",
+            "Sundial, 128 million parameters, by remote code; untested on the real weights; needs "
+            "transformers 4.40.1",
+            SUNDIAL,
+            ("sundial",),
         ),
         *(
             Entry(

@@ -14,6 +14,7 @@ pytest.importorskip("chronos")
 from chronos import Chronos2Pipeline, ChronosBoltPipeline
 
 EACH_KIND = pytest.mark.parametrize("fixture", ["bolt_median", "bolt_expand", "chronos2"])
+CHANNELS = 3
 
 
 def bolt_options(folder: Path, rollout: str | None = None) -> BackboneOptions:
@@ -33,6 +34,18 @@ def bolt_expand(tiny_bolt: Path) -> ChronosBolt:
 @pytest.fixture(scope="module")
 def chronos2(tiny_chronos2: Path) -> Chronos2:
     return load_chronos2(BackboneOptions("chronos-2", checkpoint=str(tiny_chronos2)))
+
+
+@pytest.fixture(scope="module")
+def grouped(tiny_chronos2: Path) -> Chronos2:
+    options = BackboneOptions("chronos-2-multivariate", checkpoint=str(tiny_chronos2), channels=CHANNELS)
+    return load_chronos2(options)
+
+
+@pytest.fixture
+def windows() -> torch.Tensor:
+    """Four windows of three channels and 100 steps [4, 3, 100]."""
+    return torch.randn(4, CHANNELS, 100, generator=torch.Generator().manual_seed(5)).cumsum(dim=-1)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +96,40 @@ def test_chronos2_equals_the_deciles_of_the_packages_forecast(
     )
     expected = torch.cat(series).transpose(1, 2).sort(dim=1).values
     torch.testing.assert_close(chronos2.predict(walks, horizon), expected)
+
+
+@pytest.mark.parametrize("rows_per_call", [1, 7, 64])
+def test_multivariate_chronos2_equals_the_packages_forecast_of_each_window(
+    grouped: Chronos2,
+    chronos2_pipeline: Chronos2Pipeline,
+    windows: torch.Tensor,
+    rows_per_call: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected, vectors = [], []
+    for window in windows:
+        series, _ = chronos2_pipeline.predict_quantiles(
+            window[None], 50, quantile_levels=list(grouped.quantile_levels)
+        )
+        expected.append(series[0].transpose(1, 2).sort(dim=1).values)
+        vectors.append(chronos2_pipeline.embed(window[None])[0][0][:, -2])
+    monkeypatch.setattr("tsbench.backbones.chronos._ROWS_PER_CALL", {"cpu": rows_per_call})
+    rows = windows.flatten(0, 1)
+    torch.testing.assert_close(grouped.predict(rows, 50), torch.cat(expected))
+    torch.testing.assert_close(grouped.embed(rows), torch.cat(vectors))
+
+
+def test_only_multivariate_chronos2_reads_the_other_channels_of_a_window(
+    grouped: Chronos2, chronos2: Chronos2, windows: torch.Tensor
+) -> None:
+    changed = windows.clone()
+    changed[1, 2] = changed[1, 2].flip(0)
+    moved = (grouped.predict(windows.flatten(0, 1), 50) - grouped.predict(changed.flatten(0, 1), 50)).abs()
+    alone = (chronos2.predict(windows.flatten(0, 1), 50) - chronos2.predict(changed.flatten(0, 1), 50)).abs()
+    by_row = moved.amax(dim=(1, 2)).view(4, CHANNELS)
+    assert (by_row[1] > 1e-2).all()
+    assert by_row[[0, 2, 3]].max() < 1e-4
+    assert alone.amax(dim=(1, 2)).view(4, CHANNELS)[1, :2].max() < 1e-4
 
 
 def test_chronos2_refuses_horizons_beyond_one_call(chronos2: Chronos2, walks: torch.Tensor) -> None:
@@ -243,7 +290,11 @@ def test_checkpoint_of_the_other_family_is_refused(tiny_bolt: Path, tiny_chronos
 
 
 def test_cells_run_on_each_family(tiny_bolt: Path, tiny_chronos2: Path, tmp_path: Path) -> None:
-    for name, checkpoint in (("chronos-bolt-tiny", tiny_bolt), ("chronos-2", tiny_chronos2)):
+    for name, checkpoint in (
+        ("chronos-bolt-tiny", tiny_bolt),
+        ("chronos-2", tiny_chronos2),
+        ("chronos-2-multivariate", tiny_chronos2),
+    ):
         table = tsbench.run(
             "origin",
             backbone=name,

@@ -1,13 +1,13 @@
 """The hub's FLAME cannot be had here: its adapter meets a stand-in in the hub's on-disk format."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from tsbench.backbones.base import BackboneOptions
-from tsbench.backbones.flame_hub import CONSENT, FlameHub, load
+from tsbench.backbones.flame_hub import FlameHub, load
+from tsbench.backbones.remote_code import CONSENT
 from tsbench.errors import TsbenchError
 
 CONFIGURATION = """
@@ -43,14 +43,7 @@ CONFIG = """{"model_type": "flame", "architectures": ["FlameForPrediction"], "au
 "AutoModelForCausalLM": "modeling_flame.FlameForPrediction"}}"""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Remote code is imported from here; the interpreter finds one such place per process."""
-    pytest.importorskip("transformers")
-    with pytest.MonkeyPatch.context() as patch:
-        place = str(tmp_path_factory.mktemp("modules"))
-        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", place)
-        yield
+pytestmark = pytest.mark.usefixtures("remote_modules")
 
 
 @pytest.fixture

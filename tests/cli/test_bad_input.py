@@ -101,6 +101,11 @@ def assert_nothing_written(folder: Path) -> None:
             "use --backbone flame-small",
         ),
         (
+            "eval --method origin --backbone chronos-2-multivariate --dataset M4-Hourly",
+            "forecasts channels together, but a series of M4-Hourly has one",
+            "use --backbone chronos-2",
+        ),
+        (
             "run --method lora --backbone smollm2 --dataset demo",
             "'smollm2' is a language model",
             "forecasts only with --method f-llm",
@@ -136,6 +141,29 @@ def assert_nothing_written(folder: Path) -> None:
             "run --backbone naive-last --dataset demo",
             "method 'ts-memory' needs a backbone with an encoder; naive-last has none",
             "choose flame-small or chronos-bolt",
+        ),
+        (f"run {TOY} --plugmem-from tooy", "unknown backbone 'tooy'", "did you mean toy"),
+        (
+            f"run {TOY} --plugmem-from naive-last",
+            "method 'ts-memory' needs a backbone with an encoder; naive-last has none",
+            "choose flame-small or chronos-bolt",
+        ),
+        (
+            f"run {TOY} --method raft --plugmem-from toy-paths",
+            "--plugmem-from belongs to --method ts-memory, not to raft",
+            "leave it out",
+        ),
+        (f"run {TOY} --train-dataset ETTh1 ETTh3", "unknown dataset 'ETTh3'", "did you mean ETTh1, ETTh2?"),
+        (f"run {TOY} --train-dataset M3-Other", "M3-Other is a collection of short series", "such as ETTh1"),
+        (
+            f"run {TOY} --method origin --train-dataset ETTh1",
+            "--train-dataset is for --method f-llm on M3 and M4, and for ts-memory and lora",
+            "leave it out",
+        ),
+        (
+            "run --csv sales.csv --freq 1D --backbone toy --train-dataset demo --lookback 48 --horizon 41",
+            "horizon 41 is longer than the val split of 40 rows",
+            "use a shorter horizon",
         ),
         (
             f"run {NAIVE} --dataset M4-Hourly --horizon 96",

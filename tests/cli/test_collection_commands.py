@@ -89,4 +89,6 @@ def test_f_llm_is_trained_on_one_collection_and_scored_on_another(
 def test_a_source_is_refused_where_nothing_is_carried_over(tsbench: toy.Cli) -> None:
     result = tsbench("eval --method origin --dataset M3-Other --train-dataset M4-Quarterly")
     assert result.exit_code == 2
-    assert "--train-dataset is for --method f-llm on M3 and M4; leave it out" in result.stderr
+    assert (
+        "--train-dataset is for --method f-llm on M3 and M4, and for ts-memory and lora on" in result.stderr
+    )

@@ -263,22 +263,26 @@ def test_what_is_given_goes_before_the_papers_settings() -> None:
     assert hourly.f_llm == FLlmOptions(patch=24)
     assert long.f_llm == FLlmOptions()
     shared["datasets"] = ["M4-Hourly"]
-    (own,) = cells(**shared, variants=(FLlmOptions(patch=12),), lookback=36, train_dataset="m4-daily")  # type: ignore[arg-type]
+    (own,) = cells(**shared, variants=(FLlmOptions(patch=12),), lookback=36, train_datasets=["m4-daily"])  # type: ignore[arg-type]
     assert (own.lookback, own.f_llm, own.train_dataset) == (36, FLlmOptions(patch=12), "M4-Daily")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"datasets": ["ETTh1"]}, "--train-dataset is for --method f-llm on M3 and M4; leave it out"),
+        ({"datasets": ["ETTh1"]}, "--train-dataset is for --method f-llm on M3 and M4, and for"),
         (
             {"method": "origin", "backbone": "fracast", "variants": (None,)},
             "--train-dataset is for --method f-llm",
         ),
-        ({"train_dataset": "ETTh1"}, "--train-dataset ETTh1 is no collection; use M4-Quarterly"),
-        ({"train_dataset": "M4"}, "M4 stands for several data sets; choose one of M4-Yearly"),
+        ({"train_datasets": ["ETTh1"]}, "--train-dataset ETTh1 is no collection; use M4-Quarterly"),
         (
-            {"train_dataset": "M4-Quartely"},
+            {"train_datasets": ["M4-Yearly", "M4-Monthly"]},
+            "--train-dataset is one collection with --method f-llm; leave out the others",
+        ),
+        ({"train_datasets": ["M4"]}, "M4 stands for several data sets; choose one of M4-Yearly"),
+        (
+            {"train_datasets": ["M4-Quartely"]},
             "unknown dataset 'M4-Quartely'; did you mean M3-Quarterly, M4-Quarterly",
         ),
     ],
@@ -290,7 +294,7 @@ def test_a_source_that_does_not_fit_is_refused(change: dict[str, object], messag
         "datasets": ["M3-Quarterly"],
         "seeds": [0],
         "variants": (FLlmOptions(),),
-        "train_dataset": "M4-Quarterly",
+        "train_datasets": ["M4-Quarterly"],
     }
     with pytest.raises(TsbenchError, match=message):
         cells(**(asked | change))  # type: ignore[arg-type]

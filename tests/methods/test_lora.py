@@ -23,7 +23,7 @@ from tsbench.data.pretraining import PretrainingWindows
 from tsbench.errors import TsbenchError
 from tsbench.methods import lora
 from tsbench.methods.lora import adaptable_family
-from tsbench.methods.task import Fitted, Task, make_task
+from tsbench.methods.task import Fitted, Source, Task, make_task
 from tsbench.metrics.quantile import pinball_loss
 from tsbench.models.flame.model import Flame, FlameConfig
 from tsbench.models.lora import adapted_copy, adapters, nearest_rank
@@ -93,6 +93,14 @@ def randomise(network: torch.nn.Module) -> None:
     generator = torch.Generator().manual_seed(4)
     for weight in adapters(network).parameters():
         weight.data = torch.randn(weight.shape, generator=generator) * 0.3
+
+
+def test_multivariate_chronos2_is_refused_for_its_training_pairs_are_single_channels(
+    tiny_chronos2: Path,
+) -> None:
+    options = BackboneOptions("chronos-2-multivariate", checkpoint=str(tiny_chronos2), channels=2)
+    with pytest.raises(TsbenchError, match=r"adapts .*, not chronos-2-multivariate"):
+        adaptable_family(load_chronos2(options))
 
 
 @EACH_FAMILY
@@ -296,6 +304,40 @@ def test_nothing_after_the_validation_split_is_read(fitting: Fitting) -> None:
     poisoned[task.borders.val[1] :] = np.nan
     fitted = lora.fit(replace(task, scaled=poisoned), replace(frozen, scaled=poisoned))
     assert math.isfinite(fitted.diagnostics["val_pinball_after"])
+
+
+def test_adapters_of_another_data_set_are_its_own_cells_and_nothing_of_the_target_is_read(
+    fitting: Fitting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, frozen = fitting("flame")
+    own = lora.fit(task, frozen)
+    monkeypatch.setattr(lora, "_FLAME", replace(lora._FLAME, loss=refuse))
+    nothing = np.full_like(task.scaled, np.nan)
+    target = replace(task, scaled=nothing, sources=(Source(task, frozen),))
+    transferred = lora.fit(target, replace(frozen, scaled=nothing))
+    assert torch.equal(forecast(transferred), forecast(own))
+    assert transferred.diagnostics == own.diagnostics
+
+
+def test_a_pool_trains_on_both_sources_and_scores_the_mean_over_them(
+    fitting: Fitting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, frozen = fitting("flame")
+    higher = replace(task, scaled=100 + 2 * task.scaled)
+    sources = Source(task, frozen), Source(higher, replace(frozen, scaled=higher.scaled))
+    loss, drawn = lora._FLAME.loss, []
+
+    def watched(network: torch.nn.Module, windows: PretrainingWindows) -> torch.Tensor:
+        drawn.append(windows.context.mean(axis=1) > 50)
+        return loss(network, windows)
+
+    monkeypatch.setattr(lora, "_FLAME", replace(lora._FLAME, loss=watched))
+    fitted = lora.fit(replace(task, sources=sources), frozen)
+    assert 0.4 < np.concatenate(drawn).mean() < 0.6
+    stop = task.windows("val", PROFILE.max_stop_values)
+    before = [evaluate(frozen.backbone, source.frozen, stop).scores.crps_unnormalised for source in sources]
+    assert fitted.diagnostics["val_pinball_before"] == pytest.approx(np.mean(before), rel=1e-6)
+    assert not torch.equal(forecast(fitted), forecast(lora.fit(task, frozen)))
 
 
 def test_when_the_backbone_cannot_be_adapted_then_it_is_refused(fitting: Fitting) -> None:

@@ -16,8 +16,9 @@ from tsbench.errors import TsbenchError
 from tsbench.methods import origin
 from tsbench.methods.fusion import FusedForecaster, predict_windows
 from tsbench.methods.task import Fitted, Task, make_task
-from tsbench.methods.ts_memory.method import fit, load_or_build_teacher, train_windows
+from tsbench.methods.ts_memory.method import fit
 from tsbench.methods.ts_memory.teacher import Teacher
+from tsbench.methods.ts_memory.teaching import load_or_build_teacher, train_windows
 
 ROWS, CHANNELS, LOOKBACK, HORIZON = 900, 2, 64, 12
 OPTIONS = TsMemoryOptions(teacher=TeacherOptions(pool=12, neighbours=5), plugmem="small")

@@ -14,8 +14,9 @@ def origin_spec(backbone: str = "fracast", **fields: Any) -> CellSpec:
     )
 
 
-def memory_spec(options: dict[str, object] | None = None) -> CellSpec:
-    return origin_spec(method="ts-memory", options=TsMemoryOptions.model_validate(options or {}))
+def memory_spec(options: dict[str, object] | None = None, **fields: Any) -> CellSpec:
+    chosen = TsMemoryOptions.model_validate(options or {})
+    return origin_spec(method="ts-memory", options=chosen, **fields)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,13 @@ def memory_spec(options: dict[str, object] | None = None) -> CellSpec:
         (origin_spec("naive-seasonal", method="raft"), "RAFT"),
         (origin_spec(method="ts-rag"), "TS-RAG"),
         (origin_spec(method="lora"), "LoRA"),
+        (origin_spec(method="lora", train_dataset="ETTh2"), "LoRA, trained on ETTh2"),
+        (memory_spec(plugmem_from="chronos-2"), "TS-Memory, from chronos-2"),
+        (memory_spec({"plugmem": "tiny"}, train_dataset="A+B"), "TS-Memory, PlugMem tiny, trained on A + B"),
+        (
+            memory_spec({"ablation": "no-retrieval"}, train_dataset="ETTh2"),
+            "No-retrieval control, trained on ETTh2",
+        ),
         (origin_spec(method="other"), "other"),
     ],
 )

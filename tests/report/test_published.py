@@ -205,6 +205,10 @@ def test_what_no_paper_prints_is_said_so(dataset: str, horizon: int, lookback: i
         (memory_spec(backbone="chronos-bolt-base"), 9),
         (memory_spec({"teacher": {"exclusion": "self"}}, backbone="chronos-bolt-base"), 9),
         (memory_spec(backbone="chronos-bolt-tiny"), None),  # printed only with the module of another backbone
+        (memory_spec(backbone="chronos-bolt-tiny", plugmem_from="chronos-bolt-base"), 13),
+        (memory_spec(backbone="chronos-bolt-tiny", plugmem_from="chronos-2"), None),
+        (memory_spec(backbone="chronos-bolt-base", plugmem_from="fracast"), None),
+        (memory_spec(backbone="chronos-bolt-base", train_dataset="ETTh2"), None),
         (memory_spec({"ablation": "no-retrieval"}, backbone="chronos-bolt-base"), None),
         (memory_spec({"alpha_policy": "oracle"}, backbone="chronos-bolt-base"), None),
         (bolt_spec(rollout="expand"), None),

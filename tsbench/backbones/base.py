@@ -15,8 +15,9 @@ RollOut = Literal["direct", "median", "expand", "sample"]
 """How a forecast reaches beyond the steps of one model call.
 
 `direct`: every step comes from one call. `median`: the level-0.5 forecast is fed back as if observed, so
-intervals stop widening at block borders. `expand`: each quantile is fed back as a path of its own.
-`sample`: quantiles of simulated trajectories. The kind moves CRPS, so it is part of a backbone's identity.
+intervals that are forecast block by block stop widening at block borders. `expand`: each quantile is fed
+back as a path of its own. `sample`: quantiles of simulated trajectories. The kind moves CRPS, so it is part
+of a backbone's identity.
 """
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -41,12 +42,14 @@ class Forecaster(Protocol):
         """Forecast the `horizon` steps after each context.
 
         Args:
-            context: [B, L] float32, oldest first, no NaN; each row is one channel of one window.
+            context: [B, L] float32, oldest first, no NaN; each row is one channel of one window. Rows are
+                whole windows, channel by channel.
             horizon: H, steps ahead, at least 1.
 
         Returns:
             [B, Q, H] float32 in the context's units and on its device, ascending along Q. A row depends on
-            its own context only, never on the rest of the batch.
+            its own context only, that of a multivariate forecaster on its window, never on the rest of the
+            batch.
         """
 
 
@@ -111,6 +114,7 @@ class BackboneOptions:
         device: "cpu", "cuda" or "cuda:N".
         rollout: Wanted roll-out; None takes the backbone's default.
         season: Seasonal period of the data in steps, for backbones that repeat seasons.
+        channels: Channels of the data, for backbones that forecast them together.
         layers: Blocks of a language model that are used; None uses all.
         precision: Number format of a language model; forecasters run in fp32.
     """
@@ -120,6 +124,7 @@ class BackboneOptions:
     device: str = "cpu"
     rollout: RollOut | None = None
     season: int = 1
+    channels: int = 1
     layers: int | None = None
     precision: Precision = "fp32"
 

@@ -102,9 +102,12 @@ class ChronosBolt:
 
 @dataclass(frozen=True, eq=False)
 class Chronos2:
-    """Chronos-2, one channel at a time: an encoder that forecasts up to 1024 steps in one call.
+    """Chronos-2: an encoder that forecasts up to 1024 steps in one call.
 
-    Contexts never share information (no group attention across rows), as channel independence demands.
+    `chronos-2` forecasts one channel at a time: contexts never share information (no group attention across
+    rows), as channel independence demands. `chronos-2-multivariate` lets the channels of a window attend to
+    each other, which is another protocol and is recorded under its own name; windows stay apart.
+
     Of the 21 native levels the nine deciles are kept as they are, then sorted. The tokens of all future
     patches attend to each other, so a longer horizon changes its own first steps: forecasts are not
     prefix-consistent, and each horizon needs its own pass.
@@ -115,11 +118,12 @@ class Chronos2:
         identity: Name, hash of weights and configuration, roll-out, adapter version.
         level_index: Positions of the deciles among the network's levels.
         block: Longest direct horizon, 1024 in the published checkpoint.
+        channels: Consecutive rows that form a group, the channels of a window; 1 without group attention.
 
     Source:
         Ansari et al. (2025), Chronos-2: From Univariate to Universal Forecasting, arXiv 2510.15821;
-        chronos-forecasting, Chronos2Pipeline with one variate and cross_learning off. Its roll-out beyond
-        1024 steps is not offered.
+        chronos-forecasting, Chronos2Pipeline with one variate, or with the channels as variates, and
+        cross_learning off. Its roll-out beyond 1024 steps is not offered.
     """
 
     name: str
@@ -127,6 +131,7 @@ class Chronos2:
     identity: str
     level_index: tuple[int, ...]
     block: int
+    channels: int
     quantile_levels: ClassVar[tuple[float, ...]] = DECILES
     rollout: ClassVar[RollOut] = "direct"
     prefix_consistent: ClassVar[bool] = False
@@ -145,10 +150,13 @@ class Chronos2:
         patches = -(-horizon // self.model.chronos_config.output_patch_size)
 
         def forecast(rows: torch.Tensor) -> torch.Tensor:
-            quantiles: torch.Tensor = self.model(context=rows, num_output_patches=patches).quantile_preds
+            quantiles: torch.Tensor = self.model(
+                context=rows, group_ids=self._groups(rows), num_output_patches=patches
+            ).quantile_preds
             return quantiles[:, self.level_index, :horizon].sort(dim=1).values
 
-        return _by_rows(forecast, context, self.model.device, (len(self.quantile_levels), horizon))
+        shape = (len(self.quantile_levels), horizon)
+        return _by_rows(forecast, context, self.model.device, shape, multiple=self.channels)
 
     @torch.no_grad()
     def embed(self, context: torch.Tensor) -> torch.Tensor:
@@ -162,10 +170,16 @@ class Chronos2:
         """
 
         def encode(rows: torch.Tensor) -> torch.Tensor:
-            tokens: torch.Tensor = self.model.encode(context=rows)[0].last_hidden_state
+            encoded = self.model.encode(context=rows, group_ids=self._groups(rows))[0]
+            tokens: torch.Tensor = encoded.last_hidden_state
             return tokens[:, -2]
 
-        return _by_rows(encode, context, self.model.device, (self.model.config.d_model,))
+        shape = (self.model.config.d_model,)
+        return _by_rows(encode, context, self.model.device, shape, multiple=self.channels)
+
+    def _groups(self, rows: torch.Tensor) -> torch.Tensor:
+        """Number of the window that each row belongs to [B]."""
+        return torch.arange(len(rows), device=rows.device) // self.channels
 
 
 def load_bolt(options: BackboneOptions) -> ChronosBolt:
@@ -196,6 +210,7 @@ def load_chronos2(options: BackboneOptions) -> Chronos2:
 
     Args:
         options: `checkpoint` defaults to the hub's amazon/chronos-2; there is one roll-out, `direct`.
+            `channels` form a group.
 
     Raises:
         TsbenchError: Device or checkpoint cannot be used.
@@ -208,6 +223,7 @@ def load_chronos2(options: BackboneOptions) -> Chronos2:
         identity=_identity(options.name, model, Chronos2.rollout),
         level_index=tuple(settings.quantiles.index(level) for level in DECILES),
         block=settings.max_output_patches * settings.output_patch_size,
+        channels=options.channels,
     )
 
 
@@ -242,9 +258,10 @@ def _by_rows(
     device: torch.device,
     shape: tuple[int, ...],
     paths: int = 1,
+    multiple: int = 1,
 ) -> torch.Tensor:
     """Apply `function` to a few rows at a time on `device`; the result [B, *shape] stays with `context`."""
-    rows = max(1, _ROWS_PER_CALL[device.type] // paths)
+    rows = multiple * max(1, _ROWS_PER_CALL[device.type] // (paths * multiple))
     result = context.new_empty(len(context), *shape)
     for start in range(0, len(context), rows):
         result[start : start + rows] = function(context[start : start + rows].to(device))

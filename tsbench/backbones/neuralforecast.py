@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from tsbench.backbones.architectures import LINEAR_RECIPE, Architecture, Recipe, Shape
+from tsbench.backbones.architectures import LINEAR_RECIPE, LINEAR_RECIPE_OF, Architecture, Recipe, Shape
 from tsbench.backbones.base import BackboneOptions
 from tsbench.config import digest
 from tsbench.errors import TsbenchError
@@ -76,17 +76,18 @@ _TRANSFORMER = {
     "decoder_layers": 1,
     "dropout": 0.05,
 }
-_USUAL_RECIPE = Recipe(learning_rates=(1e-4,), batch_windows=32, epochs=10, patience=3)
+_USUAL_RECIPE = Recipe(learning_rates=(1e-4,), batch_windows=32, schedule="halving", epochs=10, patience=3)
 
 _ENTRIES = {
     # PatchTST/64 (arXiv 2211.14730): the authors' scripts, whose lookback is 336, at the paper's 512. RevIN
-    # by the mean, without weights; the library's default subtracts the last value.
+    # by the mean, without weights; the library's default subtracts the last value. Their schedules, a slow
+    # decay or one cycle over 100 epochs, do not fit fewer epochs: here it is the cosine.
     "patchtst": _Entry(
         "PatchTST",
         _patchtst(16, 4, 128, 0.3)
         | {"encoder_layers": 3, "patch_len": 16, "stride": 8}
         | {"revin": True, "revin_affine": False, "revin_subtract_last": False},
-        Recipe(learning_rates=(1e-4, 1e-3), batch_windows=128, epochs=100, patience=20),
+        Recipe(learning_rates=(1e-4, 1e-3), batch_windows=128, schedule="cosine", epochs=100, patience=20),
         {"ILI": {"patch_len": 24, "stride": 2}}
         | dict.fromkeys(("ETTm1", "ETTm2", "Weather", "Electricity", "Traffic"), _PATCHTST_LARGE),
         {
@@ -97,7 +98,7 @@ _ENTRIES = {
         },
     ),
     # NLinear (arXiv 2205.13504).
-    "nlinear": _Entry("NLinear", {}, LINEAR_RECIPE),
+    "nlinear": _Entry("NLinear", {}, LINEAR_RECIPE, recipe_of=LINEAR_RECIPE_OF),
     # iTransformer (arXiv 2310.06625): the authors' scripts for H = 96.
     "itransformer": _Entry(
         "iTransformer",
@@ -145,7 +146,7 @@ _ENTRIES = {
             "dropout": 0.1,
             "use_norm": True,
         },
-        Recipe(learning_rates=(1e-2,), batch_windows=128, epochs=10, patience=10),
+        Recipe(learning_rates=(1e-2,), batch_windows=128, schedule="halving", epochs=10, patience=10),
         {
             "ETTm2": {"d_model": 32},
             "Weather": {"e_layers": 3},

@@ -84,7 +84,7 @@ def is_here(spec: CellSpec, mirror: Path | None) -> bool:
     weights = spec.checkpoint or HUB_IDS.get(spec.backbone)
     if weights and not weights_are_here(weights):
         return False
-    names = [spec.dataset, *([spec.train_dataset] if spec.train_dataset else [])]
+    names = (spec.dataset, *spec.train_datasets)
     return all(is_present(find_dataset(name), mirror, default_data_dir()) for name in names)
 
 
@@ -139,13 +139,18 @@ def _check_cell(bench: Bench, spec: CellSpec) -> None:
                 if backbone.role == role
                 else f"method '{only}' needs {what}, not {backbone.name}; use --backbone {example}"
             )
-    if spec.method in ("ts-memory", "ts-rag") and spec.backbone in NAIVE_BACKBONES:
+    if spec.method in ("ts-memory", "ts-rag") and spec.backbone in NAIVE_BACKBONES and not spec.plugmem_from:
         raise TsbenchError(
             f"method '{method.name}' needs a backbone with an encoder; {spec.backbone} has none; "
             "choose flame-small or chronos-bolt"
         )
     _require_device(spec)
     if find_collection(spec.dataset):
+        if backbone.role == "multivariate":
+            raise TsbenchError(
+                f"backbone '{backbone.name}' forecasts channels together, but a series of {spec.dataset} has "
+                "one; use --backbone chronos-2"
+            )
         _check_collection_cell(bench, spec)
         return
     if backbone.role == "statistical":
@@ -164,21 +169,42 @@ def _check_cell(bench: Bench, spec: CellSpec) -> None:
 
         plant_config(spec)
     if spec.method == "ts-memory" and spec.train_stride:
-        from tsbench.methods.ts_memory.method import train_windows
+        from tsbench.methods.ts_memory.teaching import train_windows
 
-        train_windows(bench.task(spec))
+        task = bench.task(spec)
+        for trained in [source.task for source in task.sources] or [task]:  # with their shares of a profile
+            train_windows(trained)
     dataset = bench.dataset(spec.dataset)
     borders = split_borders(dataset.split, len(dataset.values))
     window_grid(borders, "test", spec.lookback, spec.horizon, spec.test_stride or 1, spec.drop_last)
     if method.name != "origin":
         window_grid(borders, "val", spec.lookback, spec.horizon)
-        window_grid(borders, "train", spec.lookback, spec.horizon)
+        if not spec.train_datasets:
+            window_grid(borders, "train", spec.lookback, spec.horizon)
+    _check_sources(bench, spec)
     if spec.method == "lora":
         from tsbench.methods.lora import adaptable_family
 
         adaptable_family(bench.backbone(spec))
     if spec.samples is not None:
         _check_samples(bench, spec)
+
+
+def _check_sources(bench: Bench, spec: CellSpec) -> None:
+    """What a transferred cell is trained as must be able to run, and forecast what it does."""
+    for source in spec.sources():
+        try:
+            _check_cell(
+                bench, source.model_copy(update={"train_stride": None})
+            )  # that of its share was above
+        except TsbenchError as error:
+            if source.dataset == spec.dataset:
+                raise
+            raise TsbenchError(f"{source.dataset}: {error}") from error
+    if spec.plugmem_from:
+        from tsbench.methods.ts_memory.method import require_equal_levels
+
+        require_equal_levels(bench.backbone(spec.sources()[0]), bench.backbone(spec))
 
 
 def _check_samples(bench: Bench, spec: CellSpec) -> None:

@@ -26,6 +26,11 @@ Settings = Mapping[str, Sequence[Options]]
 _HORIZON = 96
 _BACKBONE = "flame-small"
 _UNTRAINED = ("origin", "raft", "ts-rag")
+_TRANSFERABLE = ("ts-memory", "lora")
+_NOT_TRANSFERRED = (
+    "--train-dataset is for --method f-llm on M3 and M4, and for ts-memory and lora on long data sets; "
+    "leave it out"
+)
 _OWN_BACKBONES = {"f-llm": "smollm2", "supervised": "dlinear"}
 
 
@@ -38,7 +43,8 @@ def cells(
     seeds: Iterable[int],
     variants: Sequence[Options | None],
     lookback: int | None = None,
-    train_dataset: str | None = None,
+    train_datasets: Sequence[str] = (),
+    plugmem_from: str | None = None,
     fine_tune: bool = False,
     own_data: Collection[str] = (),
     **common: Any,
@@ -58,7 +64,10 @@ def cells(
         variants: Settings of TS-Memory or F-LLM; (None,) for other methods.
         lookback: Context steps; None takes the backbone's own, 672 for F-LLM, and 512 for others. On a
             collection it takes what `TRANSFERS` says for F-LLM, and whole series for others.
-        train_dataset: Collection that F-LLM is trained on; None takes that of `TRANSFERS`.
+        train_datasets: Names or groups of the long data sets that TS-Memory or LoRA is trained on instead, or
+            the collection that F-LLM is trained on; none takes the data set itself, or that of `TRANSFERS`.
+        plugmem_from: Name or alias of the backbone that TS-Memory's memory module is trained for; None takes
+            `backbone`.
         fine_tune: Train FLAME on the data set. Zero-shot, FLAME is its backbone as it is: an Origin cell.
         own_data: Names of data sets that are not in the catalogue.
         **common: Further fields that all cells share.
@@ -81,6 +90,8 @@ def cells(
             members += [entry.name for entry in resolve([name])]
     with mistakes.noting():
         names["method"] = _trained_method(names, fine_tune)
+    with mistakes.noting():
+        common = common | {"plugmem_from": _donor(names, plugmem_from, common.get("checkpoint"))}
     if names["method"] == "supervised":
         common = common | {"precision": "fp32"}
     if names["method"] in _UNTRAINED:
@@ -94,7 +105,11 @@ def cells(
             steps = _official(collection, asked) if collection else asked or [_HORIZON]
         for horizon, seed, variant in product(steps, seeds, variants):
             with mistakes.noting():
-                settings = _data_settings(variant, collection, lookback, train_dataset)
+                if collection:
+                    settings = _collection_settings(variant, collection, lookback, train_datasets)
+                else:
+                    settings = _window_settings(variant, lookback)
+                    settings["train_dataset"] = _trained_on(names["method"], dataset, train_datasets)
                 fields = common | {"dataset": dataset, "horizon": horizon, "seed": seed} | settings
                 found[CellSpec.model_validate(names | fields)] = None
     mistakes.raise_any()
@@ -110,22 +125,28 @@ def _official(collection: CollectionEntry, horizons: list[int]) -> list[int]:
     return [collection.horizon]
 
 
-def _data_settings(
-    variant: Options | None,
-    collection: CollectionEntry | None,
-    lookback: int | None,
-    train_dataset: str | None,
-) -> dict[str, Any]:
-    """Fields of a cell whose defaults depend on what its data are."""
-    f_llm = isinstance(variant, FLlmOptions)
-    if train_dataset and not (f_llm and collection):
-        raise TsbenchError("--train-dataset is for --method f-llm on M3 and M4; leave it out")
-    if not isinstance(variant, FLlmOptions):
-        return {"lookback": lookback or (WHOLE_SERIES if collection else 512), "options": variant}
-    if collection is None:
+def _window_settings(variant: Options | None, lookback: int | None) -> dict[str, Any]:
+    """Method's settings and context steps of a cell on a long data set."""
+    if isinstance(variant, FLlmOptions):
         return {"lookback": lookback or 672, "f_llm": variant}
+    return {"lookback": lookback or 512, "options": variant}
+
+
+def _collection_settings(
+    variant: Options | None,
+    collection: CollectionEntry,
+    lookback: int | None,
+    train_datasets: Sequence[str],
+) -> dict[str, Any]:
+    """Method's settings, context steps and what is trained on of a cell on a collection."""
+    if not isinstance(variant, FLlmOptions):
+        if train_datasets:
+            raise TsbenchError(_NOT_TRANSFERRED)
+        return {"lookback": lookback or WHOLE_SERIES, "options": variant}
+    if len(train_datasets) > 1:
+        raise TsbenchError("--train-dataset is one collection with --method f-llm; leave out the others")
     transfer = TRANSFERS[collection.name]
-    source = find_dataset(train_dataset or transfer.source)
+    source = find_dataset(*train_datasets or (transfer.source,))
     if not isinstance(source, CollectionEntry):
         raise TsbenchError(f"--train-dataset {source.name} is no collection; use {transfer.source}")
     patch = {} if "patch" in variant.model_fields_set else {"patch": transfer.patch}
@@ -134,6 +155,33 @@ def _data_settings(
         "train_dataset": source.name,
         "f_llm": variant.model_copy(update=patch),
     }
+
+
+def _trained_on(method: str, dataset: str, train_datasets: Sequence[str]) -> str | None:
+    """What a cell on a long data set is trained on, as in `CellSpec`; None where that is the set itself."""
+    if train_datasets and method not in _TRANSFERABLE:
+        raise TsbenchError(_NOT_TRANSFERRED)
+    entries = resolve(train_datasets)
+    for entry in entries:
+        if isinstance(entry, CollectionEntry):
+            raise TsbenchError(
+                f"--train-dataset {entry.name} is a collection of short series, which have no windows to "
+                f"train {method} on; use long data sets such as ETTh1"
+            )
+    joined = "+".join(sorted(entry.name for entry in entries))
+    return joined if joined not in ("", dataset) else None
+
+
+def _donor(names: dict[Kind, str], plugmem_from: str | None, checkpoint: str | None) -> str | None:
+    """The backbone a memory module is taken from; None where that is the cell's own, weights included."""
+    if plugmem_from is None:
+        return None
+    if names["method"] != "ts-memory":
+        raise TsbenchError(
+            f"--plugmem-from belongs to --method ts-memory, not to {names['method']}; leave it out"
+        )
+    donor = find("backbone", plugmem_from).name
+    return donor if donor != names["backbone"] or checkpoint else None
 
 
 def _trained_method(names: dict[Kind, str], fine_tune: bool) -> str:

@@ -21,6 +21,7 @@ _PACKAGES = (
     "chronos-forecasting",
     "transformers",
     "fracast",
+    "timesfm",
     "statsforecast",
 )
 

@@ -5,7 +5,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,6 +35,7 @@ _UNTRAINED = {
     "options": None,
     "f_llm": None,
     "train_dataset": None,
+    "plugmem_from": None,
     "seed": 0,
     "precision": "fp32",
     "train_stride": None,
@@ -82,15 +83,14 @@ class Bench:
         return self._collections[name]
 
     def key(self, spec: CellSpec) -> str:
-        """Content hash of a cell: its specification and the checksum of its data.
+        """Content hash of a cell: its specification and the checksums of its data and of those trained on.
 
         A user's own data can be split in several ways, so there the split and the season count too. The
         checksums of the catalogue's data are known without reading them.
         """
         dataset = self.own_data.get(spec.dataset)
         own = (repr(dataset.split), str(dataset.season)) if dataset else ()
-        trained_on = [spec.train_dataset] if spec.train_dataset else []
-        return spec.content_hash(self._sha256(spec.dataset), *own, *map(self._sha256, trained_on))
+        return spec.content_hash(self._sha256(spec.dataset), *own, *map(self._sha256, spec.train_datasets))
 
     def _sha256(self, name: str) -> str:
         if name in self.own_data:
@@ -104,13 +104,15 @@ class Bench:
         from tsbench.registry import load_backbone
 
         data = find_collection(spec.dataset) or self.dataset(spec.dataset)
-        seasonal = spec.backbone in NAIVE_BACKBONES or find("backbone", spec.backbone).role == "statistical"
+        role = find("backbone", spec.backbone).role
+        seasonal = spec.backbone in NAIVE_BACKBONES or role == "statistical"
         options = BackboneOptions(
             name=spec.backbone,
             checkpoint=spec.checkpoint,
             device=spec.device,
             rollout=None if seasonal else spec.rollout,
             season=data.season if seasonal else 1,
+            channels=self.dataset(spec.dataset).values.shape[1] if role == "multivariate" else 1,
             layers=spec.f_llm.layers if spec.f_llm else None,
             precision=spec.precision if spec.f_llm else "fp32",
         )
@@ -119,12 +121,18 @@ class Bench:
         return self._backbones[options]
 
     def task(self, spec: CellSpec) -> "Task":
-        """Split and standardise the data set of a cell."""
-        from tsbench.methods.task import make_task
+        """Split and standardise the data set of a cell, and those that it is trained on instead."""
+        from tsbench.methods.task import Source, make_task
 
-        return make_task(
+        task = make_task(
             spec, profile(spec.profile), self.dataset(spec.dataset), home() / "artifacts", self.progress
         )
+        sources = []
+        for cell in spec.sources():
+            own = self.task(cell)
+            shared = replace(own, profile=own.profile.share(len(spec.sources())))
+            sources.append(Source(shared, self.frozen(cell, shared)))
+        return replace(task, sources=tuple(sources))
 
     def frozen(self, spec: CellSpec, task: "Task") -> "FrozenBackbone":
         """The backbone of a cell over its data; its outputs are cached unless they cost next to nothing."""
@@ -160,7 +168,8 @@ def cache_budget() -> int:
 def with_baselines(specs: Iterable[CellSpec]) -> list[CellSpec]:
     """Put the rows in front that every table needs: both naive forecasts, the backbone alone, the control.
 
-    The control of a TS-Memory cell trains the same memory module on the same pairs without a teacher. A
+    The control of a TS-Memory cell trains the same memory module on the same pairs without a teacher; of a
+    transferred one it is transferred likewise. A
     language model or an architecture forecasts nothing alone: with F-LLM's closed loop comes the open one.
     The naive forecasts draw no paths, so theirs are cells without sampled paths. On a collection they see
     whole training parts, and Naive2 stands with them.
@@ -299,10 +308,12 @@ def _each(
 
 
 def _build_teacher(bench: Bench, spec: CellSpec) -> None:
-    from tsbench.methods.ts_memory.method import load_or_build_teacher
+    from tsbench.methods.pool import sources_of
+    from tsbench.methods.ts_memory.teaching import load_or_build_teacher
 
     task = bench.task(spec)
-    load_or_build_teacher(task, bench.frozen(spec, task), spec.options or TsMemoryOptions())
+    for source in sources_of(task, bench.frozen(spec, task)):
+        load_or_build_teacher(source.task, source.frozen, spec.options or TsMemoryOptions())
 
 
 def _train_cell(bench: Bench, spec: CellSpec) -> None:
@@ -325,12 +336,14 @@ def describe(spec: CellSpec) -> str:
     if options is not None:
         name = options.ablation if options.ablation != "none" else f"exclusion {options.teacher.exclusion}"
         variant = f" ({name})"
+    if spec.plugmem_from:
+        variant += f" from {spec.plugmem_from}"
+    if spec.train_dataset:
+        variant += f" trained on {spec.train_dataset}"
     return f"{spec.dataset} H={spec.horizon}: {spec.method}{variant} on {spec.backbone}, seed {spec.seed}"
 
 
 def _with_alpha(fitted: "Fitted", alpha: float) -> Any:
-    from dataclasses import replace
-
     from tsbench.methods.fusion import FusedForecaster
 
     assert isinstance(fitted.forecaster, FusedForecaster)

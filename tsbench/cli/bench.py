@@ -83,7 +83,8 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
         samples: opt.Samples = None,
         test_stride: opt.TestStride = None,
         train_stride: opt.TrainStride = None,
-        train_dataset: opt.TrainDataset = None,
+        plugmem_from: opt.PlugMemFrom = None,
+        train_dataset: opt.TrainDatasets = [],
         drop_last: opt.DropLast = None,
         csv: opt.Csv = None,
         freq: opt.Frequency = None,
@@ -153,7 +154,8 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
             variants=settings.get(method, (None,)),
             lookback=lookback,
             samples=samples,
-            train_dataset=train_dataset,
+            train_datasets=train_dataset,
+            plugmem_from=plugmem_from,
             **shared,
         )
         diagnosed = _closed_loops(name, asked) if diagnose else []
@@ -277,6 +279,8 @@ _stage(
     "backbone alone and the no-retrieval control beside the method. Every stage reuses what is there: an "
     "interrupted run continues where it stopped.",
     "Example: `tsbench run --method ts-memory --backbone flame-small --dataset ETTh1 --horizon 96`\n\n"
+    "Example: `tsbench run --method ts-memory --backbone fracast --plugmem-from flame-small`\n\n"
+    "Example: `tsbench run --method ts-memory --dataset ETTh1 --train-dataset ETTh2 ETTm1 ETTm2`\n\n"
     "Example: `tsbench run --method flame --dataset ETTh1 --horizon 96 192 336 720`\n\n"
     "Example: `tsbench run --method f-llm --backbone smollm2 --layers 8 --dataset ETTh1 --horizon 96`\n\n"
     "Example: `tsbench run --method f-llm --dataset M3-Monthly --train-dataset M4-Monthly`\n\n"

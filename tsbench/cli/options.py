@@ -116,6 +116,25 @@ Ablations = Annotated[
 PlugMem = Annotated[
     PlugMemSizeName | None, typer.Option(help="Size of the memory module; the profile's unless given.")
 ]
+_TRANSFER = "Transfer"
+PlugMemFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--plugmem-from",
+        help="Backbone that TS-Memory's memory module is trained for, before it is fused with --backbone. "
+        "Unless given: --backbone itself.",
+        rich_help_panel=_TRANSFER,
+    ),
+]
+TrainDatasets = Annotated[
+    list[str],
+    typer.Option(
+        "--train-dataset",
+        help="What is trained on instead of --dataset: of ts-memory and lora long data sets, several for a "
+        "pool (ETT: all four); of f-llm on M3 and M4 one collection, unless given the paper's.",
+        rich_help_panel=_TRANSFER,
+    ),
+]
 PrecisionChoice = Annotated[
     Precision | None,
     typer.Option(
@@ -137,14 +156,6 @@ Patch = Annotated[
     int | None,
     typer.Option(
         help="Steps per patch. Unless given: 96; on M3 and M4 the horizon.", min=1, rich_help_panel=_F_LLM
-    ),
-]
-TrainDataset = Annotated[
-    str | None,
-    typer.Option(
-        help="Collection to train on for forecasting another, such as M4-Monthly for M3-Monthly. Unless "
-        "given: the paper's.",
-        rich_help_panel=_F_LLM,
     ),
 ]
 Layers = Annotated[

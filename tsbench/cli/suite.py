@@ -23,6 +23,7 @@ _OWN = (
     "fine_tune",
     "form",
     "train_dataset",
+    "plugmem_from",
     "samples",
     "diagnose",
     "csv",

@@ -1,6 +1,6 @@
 """LoRA: low-rank adapters on all attention projections of a pretrained forecaster, everything else frozen."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
@@ -13,12 +13,12 @@ from tsbench.backbones.base import Backbone, Forecaster
 from tsbench.backbones.chronos import Chronos2, ChronosBolt
 from tsbench.backbones.flame import CONTEXT_LIMIT, FlameBackbone
 from tsbench.backbones.forecast_cache import FrozenBackbone
-from tsbench.config import digest
 from tsbench.data.pretraining import PretrainingWindows
 from tsbench.data.windows import WindowGrid, gather_targets
 from tsbench.errors import TsbenchError
 from tsbench.methods.fusion import predict_windows
-from tsbench.methods.task import Fitted, Task
+from tsbench.methods.pool import pooled_key, sources_of, split_numbers
+from tsbench.methods.task import Fitted, Source, Task
 from tsbench.metrics.quantile import pinball_loss
 from tsbench.models.lora import adapted_copy, nearest_rank
 from tsbench.models.plugmem import PlugMemConfig, parameter_count
@@ -57,6 +57,9 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
     training steps. The step-0 weights compete: where training does not help, the backbone itself is given
     back.
 
+    Where the task has sources, their pairs are shuffled together and the validation score is the mean over
+    sources; nothing is learned from, nor chosen by, the task's own data set.
+
     Raises:
         TsbenchError: The backbone cannot be adapted, or training diverged.
 
@@ -66,13 +69,15 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
         docs/ts-memory.md.
     """
     family, spec, profile = adaptable_family(frozen.backbone), task.spec, task.profile
+    sources = sources_of(task, frozen)
     levels = frozen.backbone.quantile_levels
     plugmem = PlugMemConfig.preset(profile.plugmem, spec.lookback, spec.horizon, len(levels))
     rank = nearest_rank(_network(frozen.backbone), family.projections, parameter_count(plugmem))
-    stop = task.windows("val", profile.max_stop_values)
-    before = _pinball(task, stop, frozen.forecasts(stop.starts, spec.horizon), levels)
+    before = _validation_score(
+        sources, lambda source, stop: source.frozen.forecasts(stop.starts, stop.horizon), levels
+    )
     rates = _QUICK_LEARNING_RATES if profile.name == "quick" else _LEARNING_RATES
-    candidates = [_train(task, frozen, family, rank, rate, stop) for rate in rates]
+    candidates = [_train(sources, family, rank, rate) for rate in rates]
     best = min(candidates, key=lambda candidate: candidate.score)
     helped = best.score < before
     if not helped:
@@ -100,7 +105,7 @@ def adaptable_family(backbone: Backbone) -> Family:
         return _FLAME
     if isinstance(backbone, ChronosBolt):
         return _CHRONOS_BOLT
-    if isinstance(backbone, Chronos2):
+    if isinstance(backbone, Chronos2) and backbone.channels == 1:
         return _CHRONOS_2
     raise TsbenchError(
         f"method 'lora' adapts chronos-bolt-*, chronos-2 and FLAME, not {backbone.name}; use --backbone "
@@ -119,20 +124,15 @@ class _Candidate:
     score: float
 
 
-def _train(
-    task: Task,
-    frozen: FrozenBackbone,
-    family: Family,
-    rank: int,
-    learning_rate: float,
-    stop: WindowGrid,
-) -> _Candidate:
-    spec, profile, backbone = task.spec, task.profile, frozen.backbone
+def _train(sources: Sequence[Source], family: Family, rank: int, learning_rate: float) -> _Candidate:
+    task, backbone = sources[0].task, sources[0].frozen.backbone
+    spec, profile = task.spec, task.profile
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         network = adapted_copy(_network(backbone), family.projections, rank, _ALPHA_PER_RANK * rank)
-    grid = task.fine_tuning_windows()
-    order = ShuffledBatches(len(grid.starts) * task.channels, profile.batch_size, spec.seed)
+    grids = [source.task.fine_tuning_windows() for source in sources]
+    pairs = [len(grid.starts) * source.task.channels for source, grid in zip(sources, grids, strict=True)]
+    order = ShuffledBatches(sum(pairs), profile.batch_size, spec.seed)
     config = TrainingConfig(
         max_steps=min(profile.max_steps, _EPOCHS * order.steps_per_epoch),
         eval_every=min(profile.eval_every, order.steps_per_epoch),
@@ -143,25 +143,35 @@ def _train(
         seed=spec.seed,
         precision=spec.precision,
     )
-    trained = spec.model_copy(update={"samples": None, "test_stride": None, "drop_last": None})
-    content = [
-        trained.content_hash(task.dataset.sha256),
-        asdict(task.borders),
-        backbone.identity,
-        rank,
-        asdict(config),
-        profile.batch_size,
-        grid.stride,
-        stop.stride,
+    contents = [
+        [
+            source.task.spec.model_copy(
+                update={"samples": None, "test_stride": None, "drop_last": None}
+            ).content_hash(source.task.dataset.sha256),
+            asdict(source.task.borders),
+            backbone.identity,
+            rank,
+            asdict(config),
+            profile.batch_size,
+            grid.stride,
+            _stop(source.task).stride,
+        ]
+        for source, grid in zip(sources, grids, strict=True)
     ]
-    key = digest(content)[:32]
+    key = pooled_key(contents)
     forecaster = replace(
         cast("Any", backbone), model=network, identity=f"{backbone.identity}-lora-{key[:16]}"
     )
 
     def batch(step: int) -> PretrainingWindows:
-        windows = task.pairs(grid, order(step))
-        return replace(windows, target=windows.target[:, : backbone.block])
+        numbers = split_numbers(order(step), pairs)
+        parts = [
+            source.task.pairs(grid, own) for source, grid, own in zip(sources, grids, numbers, strict=True)
+        ]
+        return PretrainingWindows(
+            np.concatenate([part.context for part in parts]),
+            np.concatenate([part.target for part in parts])[:, : backbone.block],
+        )
 
     def report_step(step: int, loss: float) -> None:
         if step % config.eval_every == 0:
@@ -175,8 +185,10 @@ def _train(
             network,
             batches=batch,
             loss_fn=family.loss,
-            validate=lambda _: _pinball(
-                task, stop, _forecasts(forecaster, frozen, stop), backbone.quantile_levels
+            validate=lambda _: _validation_score(
+                sources,
+                lambda source, stop: _forecasts(forecaster, source.frozen, stop),
+                backbone.quantile_levels,
             ),
             config=config,
             checkpoint_dir=directory,
@@ -184,6 +196,22 @@ def _train(
         )
     parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     return _Candidate(forecaster, learning_rate, parameters, report.best_step, report.best_score)
+
+
+def _stop(task: Task) -> WindowGrid:
+    """Validation windows that choose rate and step."""
+    return task.windows("val", task.profile.max_stop_values)
+
+
+def _validation_score(
+    sources: Sequence[Source], forecasts: Callable[[Source, WindowGrid], Chunks], levels: tuple[float, ...]
+) -> float:
+    """Mean over sources of the pinball loss of forecasts of their validation windows."""
+    scores = []
+    for source in sources:
+        stop = _stop(source.task)
+        scores.append(_pinball(source.task, stop, forecasts(source, stop), levels))
+    return sum(scores) / len(scores)
 
 
 def _forecasts(forecaster: Forecaster, frozen: FrozenBackbone, grid: WindowGrid) -> Chunks:

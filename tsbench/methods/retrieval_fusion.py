@@ -22,9 +22,9 @@ from tsbench.data.windows import WindowGrid, gather_contexts, gather_targets
 from tsbench.methods.fusion import FusedForecaster, median_levels
 from tsbench.methods.online_retrieval import OnlineMemory, RetrievalForecaster, granular_keys
 from tsbench.methods.task import Fitted, Task
-from tsbench.methods.ts_memory.method import knowledge_base, quality_beside_backbone, train_windows
 from tsbench.methods.ts_memory.retrieval import ChannelIndex, KnowledgeBase, Metric, exclusion_zone
 from tsbench.methods.ts_memory.teacher import Teacher
+from tsbench.methods.ts_memory.teaching import knowledge_base, quality_beside_backbone, train_windows
 from tsbench.metrics.fusion import FusionCurve, FusionScores
 
 NEIGHBOURS = (5, 10, 20, 50)

@@ -32,6 +32,7 @@ class Task:
         scaled: [T, C] float32, standardised.
         artifacts: Directory for what the cell learns; one per content.
         progress: Called with one line at each stage.
+        sources: What is learned from instead of this data set under the cell's backbone; empty: nothing else.
     """
 
     spec: CellSpec
@@ -42,6 +43,7 @@ class Task:
     scaled: NDArray[np.float32]
     artifacts: Path
     progress: Callable[[str], None] = field(default=lambda line: None)
+    sources: tuple["Source", ...] = ()
 
     @property
     def channels(self) -> int:
@@ -74,6 +76,19 @@ class Task:
         spec = self.spec
         stride = spec.test_stride or self.windows("test", self.profile.max_test_values).stride
         return window_grid(self.borders, "test", spec.lookback, spec.horizon, stride, spec.drop_last)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set that is learned from, and the frozen backbone over it.
+
+    Attributes:
+        task: The data set as a task of its own; beside other sources with its share of the profile.
+        frozen: The backbone over `task.scaled`.
+    """
+
+    task: Task
+    frozen: FrozenBackbone
 
 
 def make_task(

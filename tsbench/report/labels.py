@@ -46,7 +46,8 @@ _EXCLUSIONS = {
     "window": "neither context nor future of the neighbour shares a step with the query's, |Δt| ≥ L + H",
 }
 _ROLLOUTS = {
-    "median": "past a backbone's own block its median is fed back, so intervals stop widening there",
+    "median": "past a backbone's own block its median is fed back; intervals forecast block by block stop "
+    "widening there",
     "expand": "past a backbone's own block each quantile is fed back as a path of its own",
 }
 
@@ -88,8 +89,11 @@ def method_label(spec: CellSpec) -> str:
             parts.append(f"{option.replace('_', ' ').replace('plugmem', 'PlugMem')} {value}")
     if spec.train_stride:
         parts.append(f"train stride {spec.train_stride}")
-    if spec.train_dataset and spec.train_dataset != TRANSFERS[spec.dataset].source:
-        parts.append(f"trained on {spec.train_dataset}")
+    if spec.plugmem_from:
+        parts.append(f"from {spec.plugmem_from}")
+    usual = TRANSFERS[spec.dataset].source if spec.f_llm and spec.dataset in TRANSFERS else None
+    if spec.train_dataset and spec.train_dataset != usual:
+        parts.append(f"trained on {' + '.join(spec.train_datasets)}")
     expand = " (expand roll-out)" if spec.rollout == "expand" else ""
     return ", ".join([name, *parts]) + expand + oracle
 
@@ -197,6 +201,13 @@ def notes(records: Sequence[Record], levels: tuple[float, ...]) -> tuple[str, ..
         )
     exclusions = {o.teacher.exclusion for o in memories if o.ablation != "no-retrieval"}
     found += [f"Exclusion {name}: {text}." for name, text in _EXCLUSIONS.items() if name in exclusions]
+    if any(spec.plugmem_from for spec in specs):
+        found.append("From: the backbone whose memory module is fused with the row's own.")
+    if any(spec.train_datasets for spec in specs):
+        found.append(
+            "Trained on: the data sets learned from, in place of this one's train split; "
+            f"{ALPHA} is chosen on this one's validation split all the same."
+        )
     if any(o.ablation == "no-retrieval" for o in memories):
         found.append("No-retrieval control: the same memory module trained on the task loss alone.")
     if online:

@@ -159,11 +159,12 @@ def counterpart(spec: CellSpec, rows: list[PublishedRow]) -> PublishedRow | None
     """The published row that a cell of the same setting repeats; of several prints the first.
 
     Method and backbone are the same, with the registered weights and, as in the paper, medians fed back.
-    An ablation, a control or a leaking row has none, nor has a memory module distilled on another backbone.
+    An ablation, a control or a leaking row has none, nor has what was trained on another data set.
     """
     options = spec.options
     as_proposed = (options is None or options.ablation == "none") and not is_leak(spec)
-    if not as_proposed or spec.checkpoint is not None or spec.rollout != "median":
+    transferred = spec.checkpoint is not None or spec.train_dataset is not None
+    if not as_proposed or transferred or spec.rollout != "median":
         return None
-    wanted = spec.method, spec.backbone, ""
+    wanted = spec.method, spec.backbone, f"plugmem-from={spec.plugmem_from}" if spec.plugmem_from else ""
     return next((row for row in rows if (row.method, row.backbone, row.variant) == wanted), None)

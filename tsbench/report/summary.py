@@ -81,7 +81,7 @@ def _name(row: Row) -> str:
     """Method, and the backbone unless it is the method; on a collection a lookback that was asked for."""
     spec = row.spec
     label = method_label(spec)
-    default = TRANSFERS[spec.dataset].lookback if spec.train_dataset else WHOLE_SERIES
-    if of_collection(row.records[0]) and spec.lookback != default:
-        label += f", L = {spec.lookback}"
+    if of_collection(row.records[0]):
+        default = TRANSFERS[spec.dataset].lookback if spec.train_dataset else WHOLE_SERIES
+        label += f", L = {spec.lookback}" if spec.lookback != default else ""
     return label if is_baseline(spec) else f"{label} ({backbone_label(spec)})"

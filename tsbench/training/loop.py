@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 import torch
@@ -55,7 +55,8 @@ class TrainingConfig:
         eval_every: Steps between two validations; the last step is always validated.
         patience: Validations in a row without improvement after which training stops.
         learning_rate: AdamW step size.
-        schedule: "constant", or "cosine" for a decay from `learning_rate` to zero over `max_steps`.
+        schedule: "constant"; "cosine" for a decay from `learning_rate` to zero over `max_steps`; or "halving"
+            for half the rate after every validation.
         warmup_steps: First steps over which the learning rate rises linearly.
         average_decay: Decay of the exponential moving average of the weights that is validated and kept
             instead of the weights themselves, such as 0.999; 0 keeps none. It starts shorter: after t steps
@@ -91,8 +92,9 @@ class TrainingConfig:
                 raise TsbenchError(f"training: {name} is {getattr(self, name)}; use zero or more")
         if self.average_decay >= 1:
             raise TsbenchError(f"training: average_decay is {self.average_decay}; use a number below 1")
-        if self.schedule not in ("constant", "cosine"):
-            raise TsbenchError(f"training: unknown schedule {self.schedule!r}; use constant or cosine")
+        if self.schedule not in get_args(Schedule):
+            known = ", ".join(get_args(Schedule))
+            raise TsbenchError(f"training: unknown schedule {self.schedule!r}; use one of {known}")
         if self.precision not in ("fp32", "bf16"):
             raise TsbenchError(f"training: unknown precision {self.precision!r}; use fp32 or bf16")
 
@@ -260,6 +262,8 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     rate = config.learning_rate * min(1.0, (step + 1) / (config.warmup_steps + 1))
     if config.schedule == "constant":
         return rate
+    if config.schedule == "halving":
+        return rate * 0.5 ** (step // config.eval_every)
     return rate * 0.5 * (1 + math.cos(math.pi * step / config.max_steps))
 
 

@@ -1,0 +1,89 @@
+"""What each adapter of a frozen backbone changes, from the committed records: the tables of docs/adapters.md.
+
+Usage: python benchmarks/adapter_tables.py [--results results]
+
+Gains are changes of the MSE in percent, paired on the same test windows, with a 95 % moving-block bootstrap
+in blocks beyond which windows share no target. The records come from
+`tsbench run --backbone flame-small` and `--backbone fracast`
+with `--method` ts-memory, raft, ts-rag and, on flame-small, lora, profile `standard`, seed 0.
+"""
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+from tabulate import tabulate
+
+from tsbench.bench.records import Record
+from tsbench.bench.store import ResultsStore
+from tsbench.metrics.bootstrap import disjoint_block, relative_change
+from tsbench.report.labels import method_label
+from tsbench.report.select import select
+
+CELLS = "profile=standard lookback=512 rollout=median seed=0"
+ADAPTERS = ("No-retrieval control", "TS-Memory", "RAFT", "TS-RAG", "LoRA")
+SCORES = ("mse", "mae", "crps")
+Setting = dict[str, Record]
+
+
+def settings(results: Path, backbone: str, only: str = "") -> dict[tuple[str, int], Setting]:
+    """Rows of one backbone by data set and horizon, all on the windows that TS-Memory was scored on last."""
+    store = ResultsStore(results)
+    found: dict[tuple[str, int, int], Setting] = defaultdict(dict)
+    for listed in select(store.records(), f"{CELLS} backbone={backbone} {only}"):
+        record = store.load(listed.key)  # with the errors of each window
+        if record is not None and record.spec.checkpoint is None:
+            label = method_label(record.spec).replace(", PlugMem tiny", "")
+            found[record.spec.dataset, record.spec.horizon, -record.test_stride][label] = record
+    complete = {key: rows for key, rows in sorted(found.items()) if "TS-Memory" in rows and "Origin" in rows}
+    return {(dataset, horizon): rows for (dataset, horizon, _), rows in complete.items()}
+
+
+def gains_table(results: Path, backbone: str, only: str = "horizon=96") -> str:
+    """Markdown: a row per data set and horizon, the change of the MSE by adapter."""
+    rows = [
+        [dataset, horizon, f"{found['Origin'].windows} of {found['Origin'].windows_total}"]
+        + [change(found[name], found["Origin"]) if name in found else "–" for name in ADAPTERS]
+        for (dataset, horizon), found in settings(results, backbone, only).items()
+    ]
+    headers = ["data set", "H", "windows", *ADAPTERS]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def scores_table(results: Path, backbone: str) -> str:
+    """Markdown: MSE / MAE / CRPS of the backbone alone and with each adapter."""
+    columns = ("Origin", *ADAPTERS)
+    rows = [
+        [dataset, horizon, found["Origin"].windows, *(scores(found.get(name)) for name in columns)]
+        for (dataset, horizon), found in settings(results, backbone).items()
+    ]
+    return tabulate(rows, ["data set", "H", "windows", *columns], tablefmt="github", disable_numparse=True)
+
+
+def scores(record: Record | None) -> str:
+    """Such as ".385 / .391 / .395"."""
+    if record is None:
+        return "–"
+    return " / ".join(f"{record.metrics[score]:.3f}".lstrip("0") for score in SCORES)
+
+
+def change(record: Record, origin: Record) -> str:
+    """Such as "-2.3 % [-4.5, +0.1]"."""
+    ours, theirs = record.window_scores, origin.window_scores
+    if ours is None or theirs is None:
+        raise SystemExit("records without the errors of each window; run the cells again")
+    found = relative_change(ours.mse, theirs.mse, disjoint_block(ours.start, record.spec.horizon))
+    return f"{found.value:+.1f} % [{found.low:+.1f}, {found.high:+.1f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    results = parser.parse_args().results
+    for backbone in ("flame-small", "fracast"):
+        print(f"\n{backbone}: MSE / MAE / CRPS\n\n{scores_table(results, backbone)}")
+        print(f"\n{backbone}: change of the MSE\n\n{gains_table(results, backbone, '')}")
+
+
+if __name__ == "__main__":
+    main()
