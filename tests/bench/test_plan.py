@@ -193,6 +193,8 @@ def test_missing_cells_are_counted_by_reason(
         + row("origin", "toy")
         + row("origin", "chronos-bolt-base")
         + row("ts-memory", "chronos-bolt-base")
+        + row("ts-memory", "toy", 'datasets = ["demo"]\nplugmem_from = "chronos-bolt-base"')
+        + row("ts-memory", "toy", 'datasets = ["demo"]\ntrain_datasets = ["Electricity", "demo"]')
         + row("origin", "fracast")
         + row("origin", "flame-base")
         + row("ts-memory", "naive-last", 'datasets = ["demo"]')
@@ -202,9 +204,9 @@ def test_missing_cells_are_counted_by_reason(
     found = planned(text)
     reasons = {reason.split(";")[0]: count for reason, count in found.missing.items()}
     assert reasons == {
-        f"the mirror {bench.mirror} lacks electricity/electricity.csv of Electricity": 4,
+        f"the mirror {bench.mirror} lacks electricity/electricity.csv of Electricity": 6,
         "cannot load 'chronos-bolt-base' from 'amazon/chronos-bolt-base': no such directory here, and the "
-        "Hugging Face hub does not answer": 8,
+        "Hugging Face hub does not answer": 10,
         "backbone 'fracast' needs the package fracast": 4,
         "backbone 'flame-base' ships no weights": 2,
         "method 'ts-memory' needs a backbone with an encoder": 2,

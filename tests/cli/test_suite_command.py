@@ -160,5 +160,6 @@ def test_suites_are_listed_with_what_is_done_and_what_could_run(
     assert result.exit_code == 0
     heading, own, table8 = result.stdout.splitlines()
     assert heading.split()[-5:] == ["cells", "in", "results/", "ready", "here"]
-    assert own.split() == ["own-table1", *["Two", "methods", "on", "built-in", "data"], "12", "1", "4"]
+    assert "Two methods on built-in data" in own
+    assert own.split()[-3:] == ["12", "1", "4"]
     assert table8.split()[-3:] == ["336", "0", "0"]

@@ -34,10 +34,10 @@ def check(bench: Bench, specs: Iterable[CellSpec]) -> None:
 def obstacles(bench: Bench, specs: Iterable[CellSpec]) -> dict[CellSpec, str]:
     """Why cells cannot run on this machine; those that can are left out.
 
-    The first of: weights that are neither here nor to be had from the hub, data sets that cannot be had, and
-    what `check` would say. Data sets that are not here are fetched. Backbones are loaded, so that weights
-    which cannot be used are found once and not by each cell; of language models from the hub, which take
-    gigabytes, it is only seen whether they can be had.
+    The first of: weights that are neither here nor to be had from the hub, data sets that cannot be had, both
+    also of what a transferred cell is trained as, and what `check` would say. Data sets that are not here are
+    fetched. Backbones are loaded, so that weights which cannot be used are found once and not by each cell;
+    of language models from the hub, which take gigabytes, it is only seen whether they can be had.
 
     Raises:
         TsbenchError: No cell could run: the results cannot be written, or the device is not there.
@@ -58,13 +58,17 @@ def obstacles(bench: Bench, specs: Iterable[CellSpec]) -> dict[CellSpec, str]:
                 known[subject] = str(error)
         return known[subject]
 
-    reasons = {
-        spec: said((spec.backbone, spec.checkpoint), _look_for_weights, spec)
-        or said(spec.dataset, _load_data, spec)
-        or said(spec, _try_cell, spec)
-        for spec in cells
-    }
-    return {spec: reason for spec, reason in reasons.items() if reason}
+    found = {}
+    for spec in cells:
+        reasons = [
+            said((part.backbone, part.checkpoint), _look_for_weights, part)
+            or said(part.dataset, _load_data, part)
+            for part in (spec, *spec.sources())
+        ]
+        reason = next(filter(None, reasons), "") or said(spec, _try_cell, spec)
+        if reason:
+            found[spec] = reason
+    return found
 
 
 def is_here(spec: CellSpec, mirror: Path | None) -> bool:
@@ -77,15 +81,17 @@ def is_here(spec: CellSpec, mirror: Path | None) -> bool:
     from tsbench.backbones.hub import HUB_IDS
     from tsbench.backbones.hub import is_here as weights_are_here
 
-    try:
-        _require_packages(spec)
-    except TsbenchError:
-        return False
-    weights = spec.checkpoint or HUB_IDS.get(spec.backbone)
-    if weights and not weights_are_here(weights):
-        return False
-    names = (spec.dataset, *spec.train_datasets)
-    return all(is_present(find_dataset(name), mirror, default_data_dir()) for name in names)
+    for part in (spec, *spec.sources()):
+        try:
+            _require_packages(part)
+        except TsbenchError:
+            return False
+        weights = part.checkpoint or HUB_IDS.get(part.backbone)
+        if weights and not weights_are_here(weights):
+            return False
+        if not is_present(find_dataset(part.dataset), mirror, default_data_dir()):
+            return False
+    return True
 
 
 def _look_for_weights(bench: Bench, spec: CellSpec) -> None:
