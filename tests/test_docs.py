@@ -189,6 +189,33 @@ def test_readme_shows_the_committed_gains() -> None:
     assert len(table.splitlines()) == 2 + 6
 
 
+def generated(document: str, block: str) -> str:
+    """What stands between the marks of a block."""
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+    return text.partition(f"<!-- {block}:start -->")[2].partition(f"<!-- {block}:end -->")[0].strip()
+
+
+def test_adapter_document_shows_the_committed_figures() -> None:
+    tables = runpy.run_path(str(ROOT / "benchmarks" / "adapter_tables.py"))
+    results = ROOT / "results"
+    for backbone in ("flame-small", "fracast"):
+        scores, gains = (
+            tables["scores_table"](results, backbone),
+            tables["gains_table"](results, backbone, ""),
+        )
+        assert generated("adapters.md", f"scores-{backbone}") == scores
+        assert generated("adapters.md", f"gains-{backbone}") == gains
+        for dataset in ("ETTh1", "ETTh2", "ETTm1", "ETTm2", "Exchange", "Weather"):
+            assert f"| {dataset}" in scores and f"| {dataset}" in gains
+    assert generated("adapters.md", "transfer") == tables["transfer_table"](results)
+
+
+def test_supervised_document_shows_the_committed_figures() -> None:
+    table = runpy.run_path(str(ROOT / "benchmarks" / "supervised_table.py"))["table"](ROOT / "results")
+    assert generated("supervised.md", "supervised") == table
+    assert len(table.splitlines()) > 12
+
+
 def test_f_llm_document_shows_the_committed_figures() -> None:
     tables = runpy.run_path(str(ROOT / "benchmarks" / "f_llm_tables.py"))
     document = (ROOT / "docs" / "f-llm.md").read_text(encoding="utf-8")
