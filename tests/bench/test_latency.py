@@ -291,6 +291,22 @@ def test_compiling_reaches_each_network_once(bench: Bench, monkeypatch: pytest.M
     assert set(compiled) == expected
 
 
+def test_a_failed_compilation_is_one_line_and_other_errors_stay_what_they_are(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(toy.Toy):
+        def predict(self, context: torch.Tensor, horizon: int) -> torch.Tensor:
+            raise RuntimeError("no kernel\nfor you")
+
+    monkeypatch.setattr(toy, "load", lambda options: Failing(options.name, season=24))
+    with pytest.raises(
+        TsbenchError, match=r"torch.compile failed \(no kernel for you\); leave out --compile"
+    ):
+        run_latency(Bench(bench.store), specs(compiled=True))
+    with pytest.raises(RuntimeError, match="^no kernel"):
+        run_latency(Bench(bench.store), specs())
+
+
 def test_lora_on_a_backbone_that_it_cannot_adapt_is_refused_before_timing(bench: Bench) -> None:
     with pytest.raises(TsbenchError, match="method 'lora' adapts"):
         run_latency(bench, specs(methods=["origin", "lora"]))

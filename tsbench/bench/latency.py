@@ -35,6 +35,7 @@ from tsbench.config import PROFILES, CellSpec, LatencySpec
 from tsbench.data.dataset import Dataset
 from tsbench.data.paths import home
 from tsbench.data.windows import evenly_spaced, gather_contexts
+from tsbench.errors import TsbenchError
 from tsbench.methods.fusion import FusedForecaster, Lap, predict_in_stages
 from tsbench.methods.lora import adaptable_family
 from tsbench.methods.task import Fitted, Task, make_task
@@ -192,7 +193,13 @@ def _measurement(bench: Bench, spec: LatencySpec, prepared: Prepared, cold_start
         f"{len(forecasters)} methods"
     )
     watch = Stopwatch(resolve_device(spec.device))
-    readings = time_rounds(forecasters, once, watch, spec.warm_up, spec.repeats)
+    try:
+        readings = time_rounds(forecasters, once, watch, spec.warm_up, spec.repeats)
+    except RuntimeError as error:
+        if not spec.compiled:
+            raise
+        cause = " ".join(str(error).split())[:200]
+        raise TsbenchError(f"torch.compile failed ({cause}); leave out --compile") from error
     stages = _STAGES if spec.batch else (*_STAGES, "other")
     costs = {
         method: MethodCost(
