@@ -303,7 +303,7 @@ def test_a_failed_compilation_is_one_line_and_other_errors_stay_what_they_are(
         TsbenchError, match=r"torch.compile failed \(no kernel for you\); leave out --compile"
     ):
         run_latency(Bench(bench.store), specs(compiled=True))
-    with pytest.raises(RuntimeError, match="^no kernel"):
+    with pytest.raises(RuntimeError, match=r"^no kernel"):
         run_latency(Bench(bench.store), specs())
 
 
