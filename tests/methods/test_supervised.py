@@ -7,11 +7,14 @@ import pytest
 import torch
 
 import tsbench
+from tsbench.backbones.architectures import Shape
+from tsbench.backbones.base import BackboneOptions
 from tsbench.bench.grid import cells
 from tsbench.bench.runner import Bench
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec
 from tsbench.methods.supervised import SupervisedForecaster, fit
+from tsbench.registry import load
 
 LOOKBACK, RATES = 96, 3
 
@@ -129,3 +132,13 @@ def test_the_validation_split_chooses_the_learning_rate(bench: Bench) -> None:
     assert len(scores) == RATES
     assert diagnostics["val_mse"] == min(scores.values())
     assert scores[diagnostics["learning_rate"]] == diagnostics["val_mse"]
+    assert all(report["config"]["average_decay"] > 0 for report in reports)
+    assert all(report["config"]["schedule"] == "halving" for report in reports)
+
+
+@pytest.mark.parametrize("name", ["dlinear", "nlinear"])
+def test_linear_networks_take_rate_and_batch_from_the_script_of_the_data_set(name: str) -> None:
+    architecture = load("backbone", name)(BackboneOptions(name))
+    known, unknown = (architecture.recipe(Shape(336, 96, 7, dataset)) for dataset in ("Weather", "own"))
+    assert (known.learning_rates, known.batch_windows) == ((1e-4,), 16)
+    assert (len(unknown.learning_rates), unknown.batch_windows) == (RATES, 32)

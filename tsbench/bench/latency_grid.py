@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable
 from itertools import product
 from typing import Any
 
+from tsbench.bench.checks import check
 from tsbench.bench.mistakes import Mistakes
-from tsbench.bench.runner import NAIVE_BACKBONES, Bench, cache_budget
+from tsbench.bench.runner import NAIVE_BACKBONES, Bench
 from tsbench.config import LatencySpec
 from tsbench.data.catalog import find_collection, resolve
 from tsbench.errors import TsbenchError
@@ -74,9 +75,7 @@ def check_latency(bench: Bench, specs: Iterable[LatencySpec]) -> None:
     """
     mistakes = Mistakes()
     with mistakes.noting():
-        bench.store.check_writable()
-    with mistakes.noting():
-        cache_budget()
+        check(bench, ())
     for spec in specs:
         with mistakes.noting():
             _check_models(spec)
