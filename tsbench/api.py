@@ -49,6 +49,7 @@ def run(
     results: str | Path = "results",
     mirror: Path | None = None,
     device: str = "cpu",
+    jobs: int = 1,
     baselines: bool = True,
     progress: Callable[[str], None] = lambda line: None,
 ) -> "pd.DataFrame":
@@ -75,6 +76,7 @@ def run(
         results: Directory of the results.
         mirror: Local mirror of the public data.
         device: "cpu", "cuda" or "cuda:N".
+        jobs: Cells that run at once, from 2 on each in a process of its own.
         baselines: Also run both naive forecasts, the backbone alone and the no-retrieval control.
         progress: Called with one line at each stage.
 
@@ -88,6 +90,7 @@ def run(
 
     from tsbench.bench.checks import check
     from tsbench.bench.columns import certificate
+    from tsbench.bench.executor import plan
     from tsbench.bench.grid import cells
     from tsbench.bench.provenance import preferred_precision
     from tsbench.bench.records import Failure, Record
@@ -128,7 +131,8 @@ def run(
         precision=preferred_precision(device),
         device=device,
     )
-    bench = Bench(ResultsStore(Path(results)), mirror, own, progress)
+    workers = plan("local", jobs, threads=None, device=device, address=None)
+    bench = Bench(ResultsStore(Path(results)), mirror, own, progress, workers)
     wanted = with_baselines(asked) if baselines else asked
     check(bench, wanted)
     outcomes = run_cells(bench, wanted)

@@ -85,14 +85,19 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", list[
         split: opt.SplitText = "0.7,0.1,0.2",
         device: opt.Device = "cpu",
         threads: opt.Threads = None,
+        jobs: opt.Jobs = 1,
+        executor: opt.Executor = "local",
+        address: opt.Address = None,
         results: opt.Results = Path("results"),
         mirror: opt.Mirror = None,
     ) -> None:
+        from tsbench.bench.executor import plan
         from tsbench.bench.grid import cells, variants
         from tsbench.bench.provenance import preferred_precision
         from tsbench.data.plugins import load_plugins
 
         bench = _prepare(results, mirror, csv, freq, split, threads)
+        bench.workers = plan(executor, jobs, threads, device, address)
         catalogued, others = load_plugins(dataset)
         bench.own_data.update(others)
         memories = variants(
@@ -264,6 +269,7 @@ _stage(
     "Example: `tsbench run --method f-llm --dataset M3-Monthly --train-dataset M4-Monthly`\n\n"
     "Example: `tsbench run --method origin --backbone flame-small --dataset M3 M4-Hourly`\n\n"
     "Example: `tsbench run --dataset demo --profile quick`\n\n"
+    "Example: `tsbench run --dataset ETTh1 ETTh2 --seed 0 1 2 --jobs 4`\n\n"
     "Example: `tsbench run --csv sales.csv --freq 1D --split 0.7,0.1,0.2 --horizon 28 --lookback 112`",
     _run,
 )
