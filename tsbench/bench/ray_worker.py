@@ -93,7 +93,8 @@ def _check_reachable(address: str) -> None:
 
 def _cannot_join(address: str, cause: str) -> TsbenchError:
     return TsbenchError(
-        f"cannot join the Ray cluster at {address} ({cause}); start it with `ray start --head`"
+        f"cannot join the Ray cluster at {address} ({cause}); start it with `ray start --head`, and set "
+        "RAY_AUTH_MODE=token if it asks for a token"
     )
 
 
