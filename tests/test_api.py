@@ -10,6 +10,8 @@ import toy
 import tsbench
 from tsbench import TsbenchError
 from tsbench.bench.columns import COLUMNS
+from tsbench.bench.executor import Workers
+from tsbench.bench.runner import Bench
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec, TeacherOptions, TsMemoryOptions
 from tsbench.data.dataset import Dataset
@@ -57,6 +59,19 @@ def test_run_returns_one_row_per_cell_with_certificate_and_metrics(workplace: Pa
     assert set(COLUMNS) - {"metric", "value"} <= set(table.columns)
     assert lines[0] == "[1/5] demo H=24: origin on naive-last, seed 0"
     assert len(ResultsStore(workplace / "results").records()) == 5
+
+
+def test_several_jobs_are_workers_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def refuse(bench: Bench, workers: Workers, cells: list[CellSpec], act: object) -> None:
+        asked.extend([workers, len(cells)])
+        raise TsbenchError("no workers today")
+
+    monkeypatch.setattr("tsbench.bench.executor.run_parallel", refuse)
+    with pytest.raises(TsbenchError, match="no workers today"):
+        tsbench.run("origin", "toy", "demo", 24, lookback=48, profile="quick", jobs=2)
+    assert asked == [Workers("local", 2), 3]
 
 
 def test_run_reuses_what_is_stored_whatever_the_spelling_of_the_name() -> None:

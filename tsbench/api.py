@@ -52,6 +52,7 @@ def run(
     results: str | Path = "results",
     mirror: Path | None = None,
     device: str = "cpu",
+    jobs: int = 1,
     baselines: bool = True,
     progress: Callable[[str], None] = lambda line: None,
 ) -> "pd.DataFrame":
@@ -80,6 +81,7 @@ def run(
         results: Directory of the results.
         mirror: Local mirror of the public data.
         device: "cpu", "cuda" or "cuda:N".
+        jobs: Cells that run at once, from 2 on each in a process of its own.
         baselines: Also run both naive forecasts, the backbone alone and the no-retrieval control.
         progress: Called with one line at each stage.
 
@@ -90,6 +92,7 @@ def run(
         TsbenchError: Bad input, or a cell failed.
     """
     from tsbench.bench.checks import check
+    from tsbench.bench.executor import plan_workers
     from tsbench.bench.grid import cells, default_settings
     from tsbench.bench.provenance import preferred_precision
     from tsbench.bench.runner import Bench, with_baselines
@@ -126,7 +129,8 @@ def run(
         precision=preferred_precision(device),
         device=device,
     )
-    bench = Bench(ResultsStore(Path(results)), mirror, own, progress)
+    workers = plan_workers("local", jobs, threads=None, device=device, address=None)
+    bench = Bench(ResultsStore(Path(results)), mirror, own, progress, workers)
     wanted = with_baselines(asked) if baselines else asked
     check(bench, wanted)
     return _run(bench, wanted)
@@ -143,6 +147,7 @@ def run_suite(
     results: str | Path = "results",
     mirror: Path | None = None,
     device: str = "cpu",
+    jobs: int = 1,
     baselines: bool = True,
     progress: Callable[[str], None] = lambda line: None,
 ) -> "pd.DataFrame":
@@ -158,6 +163,7 @@ def run_suite(
         results: Directory of the results.
         mirror: Local mirror of the public data.
         device: "cpu", "cuda" or "cuda:N".
+        jobs: Cells that run at once, as for `run`.
         baselines: Also run both naive forecasts, the backbone alone and the no-retrieval control.
         progress: Called with one line at each stage; at first with what is done, to run and missing, and why.
 
@@ -167,6 +173,7 @@ def run_suite(
     Raises:
         TsbenchError: Bad input, or a cell failed.
     """
+    from tsbench.bench.executor import plan_workers
     from tsbench.bench.grid import default_settings
     from tsbench.bench.plan import plan_suite
     from tsbench.bench.provenance import preferred_precision
@@ -174,7 +181,8 @@ def run_suite(
     from tsbench.bench.store import ResultsStore
     from tsbench.config import profile as find_profile
 
-    bench = Bench(ResultsStore(Path(results)), mirror, progress=progress)
+    workers = plan_workers("local", jobs, threads=None, device=device, address=None)
+    bench = Bench(ResultsStore(Path(results)), mirror, progress=progress, workers=workers)
     planned = plan_suite(
         bench,
         suite,

@@ -86,6 +86,7 @@ PEFT = Requirement("peft", "peft", "lora")
 LANGUAGE_MODELS = Requirement("transformers", "transformers", "f-llm")
 STATSFORECAST = Requirement("statsforecast", "statsforecast", "stats")
 NEURALFORECAST = Requirement("neuralforecast", "neuralforecast", "supervised")
+RAY = Requirement("ray", "ray", "ray")
 
 _FLAME = "tsbench.backbones.flame:load"
 _BOLT = "tsbench.backbones.chronos:load_bolt"

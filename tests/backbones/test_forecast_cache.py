@@ -8,9 +8,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from filelock import Timeout
 from numpy.typing import NDArray
 
-from tsbench.backbones.forecast_cache import FrozenBackbone, evict
+from tsbench.backbones.forecast_cache import FrozenBackbone, RowFile, evict
 from tsbench.data.windows import gather_contexts
 from tsbench.errors import TsbenchError
 
@@ -327,6 +328,36 @@ def test_directory_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Pat
     cache = frozen(tmp_path / "file" / "forecasts")
     with pytest.raises(TsbenchError, match=r"cannot write the forecast cache .*; set TSBENCH_HOME to a"):
         collect(cache, EVERY)
+
+
+def test_while_windows_are_computed_a_second_process_waits_for_them(tmp_path: Path) -> None:
+    class Locked(CountingBackbone):
+        """Sees that whoever asks for the windows being computed would wait, and for others would not."""
+
+        def predict(self, context: torch.Tensor, horizon: int) -> torch.Tensor:
+            self.check("h0006")
+            return super().predict(context, horizon)
+
+        def embed(self, context: torch.Tensor) -> torch.Tensor:
+            if len(context) > CHANNELS:  # one window is embedded first for its shape
+                self.check("embeddings")
+            return super().embed(context)
+
+        def check(self, name: str) -> None:
+            (directory,) = tmp_path.glob(f"*/{name}")
+            file = RowFile(directory, len(SCALED) + 1, item_shape[name])
+            with file.reserved(EVERY[:5]).acquire(blocking=False):
+                pass
+            with pytest.raises(Timeout):
+                file.reserved(EVERY).acquire(blocking=False)
+            checked.append(name)
+
+    item_shape = {"h0006": (CHANNELS, 3, HORIZON), "embeddings": (CHANNELS, 3)}
+    checked: list[str] = []
+    cache = frozen(tmp_path, Locked())
+    assert torch.equal(collect(cache, EVERY), direct(EVERY))
+    cache.embeddings(EVERY)
+    assert checked == ["h0006", "embeddings"]
 
 
 def evict_and_fill(root: Path, first: int, barrier: "multiprocessing.synchronize.Barrier") -> None:

@@ -74,6 +74,11 @@ class RowFile:
             for row in rows:
                 self._checksums[row] = _checksum(self._values[row])
 
+    def reserved(self, rows: NDArray[np.int64]) -> FileLock:
+        """A lock for whoever computes `rows`: a second process that wants the same waits and finds them."""
+        name = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
+        return FileLock(self.directory / f"{name}.lock")
+
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Copy out `rows`, which must be present."""
         return np.asarray(self._values[rows])
@@ -150,7 +155,8 @@ class FrozenBackbone:
             chunks = [self._compute(starts[part], self.backbone.embed) for part in self.chunks(len(starts))]
             return torch.cat(chunks).numpy()
         file = RowFile(self._entry() / "embeddings", len(self.scaled) + 1, shape)
-        self._complete(file, starts, self.backbone.embed)
+        with file.reserved(starts):
+            self._complete(file, starts, self.backbone.embed)
         self._evict()
         return file.read(starts)
 
@@ -179,14 +185,15 @@ class FrozenBackbone:
         entry = self._entry()
         rows = len(self.scaled) + 1
         file = RowFile(_horizon_directory(entry, horizon), rows, (*shape, horizon))
-        if self.backbone.prefix_consistent:
-            for longer in (stored for stored in _stored_horizons(entry) if stored > horizon):
-                other = RowFile(_horizon_directory(entry, longer), rows, (*shape, longer))
-                absent = file.missing(starts)
-                known = np.setdiff1d(absent, other.missing(absent))
-                for part in self.chunks(len(known)):
-                    file.write(known[part], other.read(known[part])[..., :horizon])
-        self._complete(file, starts, lambda context: self.backbone.predict(context, horizon))
+        with file.reserved(starts):
+            if self.backbone.prefix_consistent:
+                for longer in (stored for stored in _stored_horizons(entry) if stored > horizon):
+                    other = RowFile(_horizon_directory(entry, longer), rows, (*shape, longer))
+                    absent = file.missing(starts)
+                    known = np.setdiff1d(absent, other.missing(absent))
+                    for part in self.chunks(len(known)):
+                        file.write(known[part], other.read(known[part])[..., :horizon])
+            self._complete(file, starts, lambda context: self.backbone.predict(context, horizon))
         self._evict()
         return file
 

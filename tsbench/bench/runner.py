@@ -24,6 +24,7 @@ from tsbench.registry import find, load
 if TYPE_CHECKING:
     from tsbench.backbones.base import BackboneOptions
     from tsbench.backbones.forecast_cache import FrozenBackbone
+    from tsbench.bench.executor import Workers
     from tsbench.methods.task import Fitted, Task
 
 Outcome = TypeVar("Outcome")
@@ -51,12 +52,14 @@ class Bench:
         mirror: Local mirror of the public data sets; None reads TSBENCH_MIRROR or the network.
         own_data: Data sets that are not in the catalogue, by name (a user's CSV file).
         progress: Called with one line at each stage.
+        workers: Where cells run; None: here, one after the other.
     """
 
     store: ResultsStore
     mirror: Path | None = None
     own_data: dict[str, Dataset] = field(default_factory=dict)
     progress: Callable[[str], None] = field(default=lambda line: None)
+    workers: "Workers | None" = None
 
     @cached_property
     def _datasets(self) -> dict[str, Dataset]:
@@ -264,7 +267,7 @@ def _window_record(bench: Bench, spec: CellSpec, key: str) -> Record:
 
 
 def run_cells(bench: Bench, specs: Iterable[CellSpec]) -> list[Record | Failure]:
-    """Run cells one after the other; a failed one is recorded and does not stop the rest."""
+    """Run cells, on the workers of `bench`; a failed one is recorded and does not stop the rest."""
     return _each(bench, specs, run_cell)
 
 
@@ -291,20 +294,28 @@ def train_cells(bench: Bench, specs: Iterable[CellSpec]) -> list[Failure | None]
 def _each(
     bench: Bench, specs: Iterable[CellSpec], act: Callable[[Bench, CellSpec], Outcome]
 ) -> list[Outcome | Failure]:
-    """Act on cells one after the other; a failed one is recorded and does not stop the rest."""
-    outcomes: list[Outcome | Failure] = []
     cells = list(specs)
+    if bench.workers is not None:
+        from tsbench.bench.executor import run_parallel
+
+        return run_parallel(bench, bench.workers, cells, act)
+    outcomes: list[Outcome | Failure] = []
     for number, spec in enumerate(cells, start=1):
         bench.progress(f"[{number}/{len(cells)}] {describe(spec)}")
-        try:
-            outcomes.append(act(bench, spec))
-        except Exception as error:
-            trace = "" if isinstance(error, TsbenchError) else traceback.format_exc()
-            failure = Failure(bench.key(spec), spec, str(error) or type(error).__name__, trace)
-            bench.store.save_failure(failure)
-            bench.progress(f"failed: {failure.error}")
-            outcomes.append(failure)
+        outcomes.append(attempt(bench, spec, act))
     return outcomes
+
+
+def attempt(bench: Bench, spec: CellSpec, act: Callable[[Bench, CellSpec], Outcome]) -> Outcome | Failure:
+    """Act on a cell in this process; if it fails, write that down."""
+    try:
+        return act(bench, spec)
+    except Exception as error:
+        trace = "" if isinstance(error, TsbenchError) else traceback.format_exc()
+        failure = Failure(bench.key(spec), spec, str(error) or type(error).__name__, trace)
+        bench.store.save_failure(failure)
+        bench.progress(f"failed: {failure.error}")
+        return failure
 
 
 def _build_teacher(bench: Bench, spec: CellSpec) -> None:

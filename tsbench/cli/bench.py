@@ -92,9 +92,13 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", "list
         split: opt.SplitText = "0.7,0.1,0.2",
         device: opt.Device = "cpu",
         threads: opt.Threads = None,
+        jobs: opt.Jobs = 1,
+        executor: opt.Executor = "local",
+        address: opt.Address = None,
         results: opt.Results = Path("results"),
         mirror: opt.Mirror = None,
     ) -> None:
+        from tsbench.bench.executor import plan_workers
         from tsbench.bench.grid import cells, variants
         from tsbench.bench.plan import plan_suite
         from tsbench.bench.provenance import preferred_precision
@@ -106,6 +110,7 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", "list
         elif only:
             raise TsbenchError("--only goes with --suite; without it name the data sets with --dataset")
         bench = prepare_bench(results, mirror, csv, freq, split, threads)
+        bench.workers = plan_workers(executor, jobs, threads, device, address)
         catalogued, others = load_plugins(dataset)
         bench.own_data.update(others)
         memories = variants(
@@ -289,6 +294,7 @@ _stage(
     "Example: `tsbench run --method origin --backbone flame-small --dataset M3 M4-Hourly`\n\n"
     "Example: `tsbench run --suite ts-memory-table3 --only ETTh1`\n\n"
     "Example: `tsbench run --dataset demo --profile quick`\n\n"
+    "Example: `tsbench run --dataset ETTh1 ETTh2 --seed 0 1 2 --jobs 4`\n\n"
     "Example: `tsbench run --csv sales.csv --freq 1D --split 0.7,0.1,0.2 --horizon 28 --lookback 112`",
     _run,
 )

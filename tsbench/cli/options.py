@@ -222,4 +222,29 @@ Results = Annotated[Path, typer.Option(help="Directory of the results.")]
 Mirror = Annotated[
     Path | None, typer.Option(help="Local copy of the public data; also TSBENCH_MIRROR.", exists=True)
 ]
-Threads = Annotated[int | None, typer.Option(help="CPU threads; PyTorch's choice unless given.", min=1)]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        help="CPU threads of each worker. Unless given: PyTorch's choice; with --jobs or --executor ray an "
+        "equal share.",
+        min=1,
+    ),
+]
+_WORKERS = "Workers"
+Jobs = Annotated[
+    int,
+    typer.Option(
+        help="Cells that run at once, each in a process of its own.", min=1, rich_help_panel=_WORKERS
+    ),
+]
+Executor = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="local: processes of this machine; ray: a Ray cluster.", rich_help_panel=_WORKERS),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Ray cluster to join: host:port of its head node, or auto. Unless given, one is started here.",
+        rich_help_panel=_WORKERS,
+    ),
+]
