@@ -71,6 +71,8 @@ def report(
     from tsbench.report.tables import report_tables, stored_cells
 
     store = ResultsStore(results)
+    if significance and (latency or summary or with_published):
+        raise TsbenchError("--significance goes without --summary, --with-published and --latency")
     if latency:
         tables = _latency_tables(results, select, summary, with_published)
     elif significance:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tsbench.bench.store import ResultsStore
 from tsbench.metrics.bootstrap import Interval
-from tsbench.report.comparisons import Comparison, Family, Metric, control, interval_text
+from tsbench.report.comparisons import Comparison, Family, Metric, control, interval_text, same_cell
 from tsbench.report.labels import ALPHA, MISSING, spread
 from tsbench.report.published import published
 from tsbench.report.standing import mean_change
@@ -52,7 +52,7 @@ def claims(judged: Family, store: ResultsStore, metric: Metric) -> list[Claim]:
     found = []
     for one in judged.comparisons:
         row = one.ours.row
-        twin = control(row.spec)
+        twin = control(same_cell(row.spec))
         if row.spec.method != "ts-memory" or row.spec.plugmem_from or row.spec.train_dataset or twin is None:
             continue
         curves = [loaded.curves for r in row.records if (loaded := store.load(r.key)) and loaded.curves]
@@ -64,7 +64,7 @@ def claims(judged: Family, store: ResultsStore, metric: Metric) -> list[Claim]:
         found.append(
             Claim(
                 comparison=one,
-                control=next((c for c in judged.comparisons if c.ours.row.spec == twin), None),
+                control=next((c for c in judged.comparisons if same_cell(c.ours.row.spec) == twin), None),
                 alpha=tuple(r.alpha for r in row.records if r.alpha is not None),
                 oracle_alpha=tuple(float(c.alpha[place]) for c, place in zip(curves, best, strict=True)),
                 oracle_change=float(np.mean(changes)) if changes else math.nan,

@@ -166,7 +166,9 @@ def _fullest(records: Iterable[Record]) -> list[list[Row]]:
     """One setting per data set, horizon and suite: that with the most methods, then the most windows."""
     settings: dict[tuple[str, str], list[list[Row]]] = defaultdict(list)
     for rows in comparable_rows(r for r in records if not of_collection(r) and not is_leak(r.spec)):
-        settings[_shared(rows[0]), _place(rows[0].spec)].append(rows)
+        # a stride given and the profile's own may be the same windows
+        own = {(same_cell(row.spec), row.weights, row.records[0].levels): row for row in rows}
+        settings[_shared(rows[0]), _place(rows[0].spec)].append(list(own.values()))
     return [
         max(found, key=lambda rows: (len(rows), rows[0].records[0].windows)) for found in settings.values()
     ]
@@ -297,7 +299,7 @@ def _reference(ours: Scored, setting: Setting, against: Reference) -> Scored | N
     """What a row is compared with; None where there is nothing."""
     if against == "control":
         twin = control(ours.row.spec)
-        found = (one for one in setting.scored if twin and _cell(one.row.spec) == _cell(twin))
+        found = (one for one in setting.scored if twin and same_cell(one.row.spec) == same_cell(twin))
     elif is_adapted(ours.row.spec):
         alone = (one for one in setting.scored if one.row.spec.method == "origin")
         found = (one for one in alone if one.row.weights == ours.row.weights)
@@ -306,9 +308,9 @@ def _reference(ours: Scored, setting: Setting, against: Reference) -> Scored | N
     return next(found, None)
 
 
-def _cell(spec: CellSpec) -> CellSpec:
-    """The cell without what its rows may differ in."""
-    return spec.model_copy(update={"seed": 0, "device": "cpu", "samples": None})
+def same_cell(spec: CellSpec) -> CellSpec:
+    """The cell without what one row of a setting may differ in from another of its kind."""
+    return spec.model_copy(update={"seed": 0, "device": "cpu", "samples": None, "test_stride": None})
 
 
 def is_adapted(spec: CellSpec) -> bool:

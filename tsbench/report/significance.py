@@ -1,7 +1,8 @@
 """Tables of differences with their uncertainty: which are real, how large on average, and what is claimed."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -40,15 +41,18 @@ def significance_tables(records: Iterable[Record], store: ResultsStore, metric: 
     Raises:
         TsbenchError: Nothing can be compared, or a file is damaged.
     """
-    chosen = list(records)
-    tables = []
-    for suite in suites(chosen, store, metric):
+    tables: list[Table] = []
+    for suite in suites(records, store, metric):
         origin, refused = family(suite, "origin")
         controls, also_refused = family(suite, "control")
-        tables += _comparison_table(suite, origin, metric, "origin", (*suite.refused, *refused))
-        tables += _comparison_table(suite, controls, metric, "control", also_refused)
-        tables += summary_table(suite, origin, metric)
-        tables += claim_tables(suite.label, claims(origin, store, metric), metric)
+        own = [
+            *_comparison_table(suite, origin, metric, "origin"),
+            *_comparison_table(suite, controls, metric, "control"),
+            *summary_table(suite, origin, metric),
+            *claim_tables(suite.label, claims(origin, store, metric), metric),
+        ]
+        left_out = [f"Refused: {reason}" for reason in (*suite.refused, *refused, *also_refused)]
+        tables += [replace(one, notes=(*one.notes, *left_out)) for one in own[:1]] + own[1:]
     if not tables:
         raise TsbenchError(
             "nothing to compare: the chosen results lack Origin on the same backbone and windows, or their "
@@ -57,9 +61,7 @@ def significance_tables(records: Iterable[Record], store: ResultsStore, metric: 
     return tables
 
 
-def _comparison_table(
-    suite: Suite, judged: Family, metric: Metric, against: Reference, refused: Sequence[str]
-) -> list[Table]:
+def _comparison_table(suite: Suite, judged: Family, metric: Metric, against: Reference) -> list[Table]:
     if not judged.comparisons:
         return []
     listed = list(zip(judged.comparisons, judged.p_holm, judged.p_bh, judged.verdicts, strict=True))
@@ -84,7 +86,7 @@ def _comparison_table(
                 )
                 for one, p_holm, _, found in listed
             ),
-            notes=(*_comparison_notes(judged), *(f"Refused: {reason}" for reason in refused)),
+            notes=_comparison_notes(judged),
             data=tuple(
                 {
                     "table": "comparison",
