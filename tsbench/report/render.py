@@ -85,6 +85,8 @@ def _is_text(table: Table, place: int) -> bool:
         "Profile",
         "Error",
         "Device",
+        "Source",
+        "Verdict",
     )
 
 
