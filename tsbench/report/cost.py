@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from tsbench.bench.cost.estimate import Estimate
 from tsbench.bench.cost.ledger import Amount
-from tsbench.bench.runner import describe
 from tsbench.report.tables import Cell, Table
 
 _COLUMNS = (
@@ -87,7 +86,7 @@ def size(mb: float) -> str:
 
 def _row(each: Estimate) -> tuple[Cell, ...]:
     # The data set and the horizon have places of their own.
-    name = describe(each.spec).partition(": ")[2]
+    name = each.name.partition(": ")[2]
     first = (Cell(name), Cell(str(each.spec.horizon)))
     if each.work is None:
         return (*first, *[Cell("")] * 5, Cell("done" if each.done else "?"), Cell(""), Cell(""))
@@ -117,7 +116,7 @@ def _data(each: Estimate) -> dict[str, object]:
             counted |= {f"{name}_needed": amount.needed, f"{name}_missing": amount.missing}
         counted["steps"] = each.work.steps
     return {
-        "cell": describe(each.spec),
+        "cell": each.name,
         "dataset": each.spec.dataset,
         "horizon": each.spec.horizon,
         "method": each.spec.method,

@@ -14,7 +14,7 @@ from tsbench.bench.cost.methods import METHODS, window_work
 from tsbench.bench.cost.rates import Rates
 from tsbench.bench.cost.work import Done, Work
 from tsbench.bench.provenance import peak_rss_mb
-from tsbench.bench.runner import Bench
+from tsbench.bench.runner import Bench, describe
 from tsbench.config import CellSpec
 from tsbench.data.catalog import find_collection
 from tsbench.data.paths import home
@@ -31,6 +31,7 @@ class Estimate:
 
     Attributes:
         spec: The cell.
+        name: One line naming it.
         done: Whether it is in the results store; then it takes nothing.
         work: What is needed and what of it is there; None where that is not known.
         seconds: Of one worker on this machine.
@@ -40,6 +41,7 @@ class Estimate:
     """
 
     spec: CellSpec
+    name: str
     done: bool = False
     work: Done | None = None
     seconds: float = 0.0
@@ -71,10 +73,10 @@ def estimate(bench: Bench, specs: Iterable[CellSpec], rates: Rates | None = None
     with tempfile.TemporaryDirectory() as scratch:
         for spec in cells:
             if keys[spec] in stored:
-                found.append(Estimate(spec, done=True))
+                found.append(Estimate(spec, describe(spec), done=True))
                 continue
             found.append(_estimate(bench, spec, ledger, rates, Path(scratch), highest))
-            highest = max(highest, found[-1].peak_mb)
+            highest = max(highest, found[-1].peak_mb if found[-1].work else 0)
     return found
 
 
@@ -82,17 +84,20 @@ def _estimate(
     bench: Bench, spec: CellSpec, ledger: Ledger, rates: Rates, scratch: Path, highest: float
 ) -> Estimate:
     started, measured = time.perf_counter(), rates.seconds
-    unknown = _not_estimated(spec)
+    unknown, done = _not_estimated(spec), Done()
+    if not unknown:
+        try:
+            done = _work(bench, spec, ledger, rates, scratch)
+        except TsbenchError as error:
+            unknown = str(error)
     if unknown:
-        return Estimate(spec, unknown=unknown, seconds=math.nan, peak_mb=math.nan, disk_mb=math.nan)
-    try:
-        done = _work(bench, spec, ledger, rates, scratch)
-    except TsbenchError as error:
-        return Estimate(spec, unknown=str(error), seconds=math.nan, peak_mb=math.nan, disk_mb=math.nan)
+        nan = math.nan
+        return Estimate(spec, describe(spec), seconds=nan, peak_mb=nan, disk_mb=nan, unknown=unknown)
     # Standardising data and the like is done here as in the run; measuring is not.
     own = time.perf_counter() - started - (rates.seconds - measured)
     return Estimate(
         spec,
+        describe(spec),
         work=done,
         seconds=done.seconds + own,
         peak_mb=max(highest, peak_rss_mb() + done.held_bytes / _MB),
