@@ -226,6 +226,23 @@ def test_seconds_are_counted_work_times_rates(bench: Bench) -> None:
     assert each.seconds >= each.work.seconds
 
 
+def test_sampled_paths_are_counted_by_window(bench: Bench) -> None:
+    spec = cell(backbone="toy-paths", samples=4)
+    (each,) = planned(bench, spec, counted="paths")
+    assert each.work is not None
+    assert each.work.seconds == len(bench.task(spec).test_windows().starts)
+
+
+def test_a_module_from_another_backbone_counts_what_its_donor_needs(bench: Bench) -> None:
+    carried = cell("ts-memory", backbone="naive-seasonal", plugmem_from="toy", options=MEMORY)
+    donor, fused = planned(bench, cell("ts-memory", options=MEMORY), carried)
+    assert donor.work is not None
+    assert fused.work is not None
+    assert (donor.work.teachers.missing, donor.work.trainings.missing) == (1, 1)
+    assert (fused.work.teachers, fused.work.trainings) == (Amount(1), Amount(1))
+    assert fused.work.forecasts.missing > 0
+
+
 def test_planning_leaves_no_file_and_no_cell(bench: Bench, tmp_path: Path) -> None:
     found = estimate(bench, CELLS[:5])
     assert files(tmp_path) == []

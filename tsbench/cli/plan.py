@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import typer
@@ -41,5 +42,7 @@ def print_costs(
         return
     console = table_console()
     for table in tables:
-        console.print(rich_table(table))
+        console.print(rich_table(replace(table, notes=())))
+        for note in table.notes:  # below the table, which is too narrow for them
+            console.print(note, markup=False, highlight=False)
         console.print()

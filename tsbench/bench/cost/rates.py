@@ -53,7 +53,7 @@ class Rates:
             measure: Gives the seconds per item.
         """
         if kind not in self.known:
-            self.progress(f"measuring: {' '.join(str(part) for part in kind[:3])}")
+            self.progress(f"measuring: {' '.join(str(part) for part in kind[:3] if part != '')}")
             started = time.perf_counter()
             self.known[kind] = measure()
             self.seconds += time.perf_counter() - started
