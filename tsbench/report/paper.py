@@ -1,0 +1,354 @@
+"""The tables of the papers with our figures: best marked, changes against Origin, what is missing and why."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from string import ascii_lowercase
+from typing import Any
+
+import numpy as np
+
+from tsbench.bench.latency_records import Measurement
+from tsbench.bench.records import Failure, Record
+from tsbench.errors import TsbenchError
+from tsbench.registry import find
+from tsbench.report.cells import Cell, Table
+from tsbench.report.fill import NOT_RUN, Figure, Filling, fill_scores, fill_timings
+from tsbench.report.labels import LEAK, MISSING, spread
+from tsbench.report.layout import (
+    AVERAGE,
+    DIMENSION_NAMES,
+    Dimension,
+    Layout,
+    Point,
+    heading,
+    layout_suite,
+    place_of,
+    rank_of,
+    value_of,
+)
+
+_RANKED = ("mse", "mae", "crps", "smape", "total_ms", "total_s")
+_CHANGED = (*_RANKED, "forward_ms", "forward_s")
+_Keys = tuple[str, ...]
+_Problem = tuple[str, str, str]
+
+
+def paper_tables(
+    layouts: Sequence[Layout],
+    *,
+    records: Sequence[Record] = (),
+    failures: Sequence[Failure] = (),
+    measurements: Iterable[Measurement] = (),
+    backbone: str | None = None,
+    with_published: bool = False,
+) -> list[Table]:
+    """Published tables in the papers' arrangement, filled with what was measured here.
+
+    Args:
+        layouts: Which tables.
+        records: What fills tables of scores; see `fill_scores` for which of several.
+        failures: Cells that ended in an error: they are missing for that reason.
+        measurements: What fills tables of timings.
+        backbone: Registered name or alias of the one that takes the place of the papers'; None keeps those.
+        with_published: Put what the paper prints below each row, and by how many percent ours differs.
+
+    Raises:
+        TsbenchError: The backbone is unknown, or no table has any figure.
+    """
+    name = None if backbone is None else find("backbone", backbone).name
+    timed = list(measurements)
+    tables = []
+    empty = True
+    for layout in layouts:
+        suite = layout_suite(layout, name)
+        if suite is None:
+            filling = fill_timings(layout, name, timed)
+        else:
+            filling = fill_scores(layout, suite, records, failures)
+        empty &= all(figure.missing for figure in _shown(layout, filling).values())
+        title = f"{suite.title if suite else layout.title}" + (f" · on {name}" if name else "")
+        tables.append(_table(layout, title, filling, with_published))
+    if empty and not with_published:
+        names = ", ".join(layout.name for layout in layouts)
+        raise TsbenchError(
+            f"no result fills {names}; choose a backbone that was run with --backbone, run "
+            f"`tsbench run --suite {layouts[0].name}`, or add --with-published to see the paper's figures"
+        )
+    return tables
+
+
+def _shown(layout: Layout, filling: Filling) -> dict[Point, Figure]:
+    """The figures that the table prints: a summary has averages alone."""
+    return {point: figure for point, figure in filling.figures.items() if point[0].horizon in layout.horizons}
+
+
+def _table(layout: Layout, title: str, filling: Filling, with_published: bool) -> Table:
+    page = _page(layout, filling)
+    printed = {(place_of(each), each.metric): each.value for each in layout.figures}
+    rows = []
+    for keys in page.rows:
+        labels = tuple(map(heading, layout.rows, keys))
+        sources = ("ours",) if with_published else ()
+        points = [page.grid.get((keys, column)) for column in page.columns]
+        rows.append((*map(Cell, (*labels, *sources)), *(page.cell(point) for point in points)))
+        if with_published and any(point in printed for point in points):
+            for source, text in (("published", _as_printed), ("differs by", _deviation)):
+                texts = (text(page, printed, point) if point in printed else "" for point in points)
+                rows.append(tuple(map(Cell, (*labels, source, *texts))))
+        if layout.change == "row" and AVERAGE in keys:
+            changes = [page.change(point, ".2f") if point else "" for point in points]
+            delta = ("Δ" if name == "Avg" else name for name in labels)
+            if any(changes):
+                rows.append(tuple(map(Cell, (*delta, *sources, *changes))))
+    left = (*(DIMENSION_NAMES[name] for name in layout.rows), *(("",) if with_published else ()))
+    levels = [
+        tuple(heading(dimension, column[level]) for column in page.columns)
+        for level, dimension in enumerate(layout.columns)
+    ]
+    over = tuple(("",) * len(left) + level for level in levels[:-1])
+    return Table(
+        title=title,
+        columns=(*left, *levels[-1]),
+        rows=tuple(rows),
+        notes=(*_notes(page, filling, with_published), *page.missing_notes()),
+        data=tuple(_data(page, printed if with_published else {}, point) for point in page.grid.values()),
+        over=over,
+        grouped=len(left) - 1,
+    )
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A layout with its figures in their places.
+
+    Attributes:
+        layout: The table.
+        figures: All of them, averages too.
+        rows: Values along `layout.rows`, in print order.
+        columns: Values along `layout.columns`, likewise.
+        grid: What stands in a row and column.
+        usual: Setting of most figures of a data set, horizon and metric: those compare.
+        ranked: 1 for the best, 2 for the second best.
+        letters: Of the notes that cells refer to, by what the note says.
+    """
+
+    layout: Layout
+    figures: Mapping[Point, Figure]
+    rows: tuple[_Keys, ...]
+    columns: tuple[_Keys, ...]
+    grid: Mapping[tuple[_Keys, _Keys], Point]
+    usual: Mapping[_Problem, tuple[str, ...]]
+    ranked: Mapping[Point, int]
+    letters: dict[str, str] = field(default_factory=dict)
+
+    def cell(self, point: Point | None) -> Cell:
+        """Figure, marks and, where the paper has it there, the change against Origin."""
+        if point is None:
+            return Cell("")
+        figure = self.figures[point]
+        if figure.missing:
+            return Cell(MISSING, marks="" if figure.missing == NOT_RUN else self._letter(figure.missing))
+        text = self.text(point[1], list(figure.values.values()))
+        change = self.change(point, ".1f") if self.layout.change == "cell" else ""
+        unlike = [part for part in figure.setting if part not in self.usual[_problem(point)]]
+        marks = [self._letter(f"{', '.join(unlike)}; not compared with the rest")] if unlike else []
+        return Cell(
+            f"{text} ({change})" if change else text,
+            best=self.ranked.get(point) == 1,
+            second=self.ranked.get(point) == 2,
+            marks=", ".join([*marks, *([LEAK] if figure.leak else [])]),
+        )
+
+    def text(self, metric: str, values: Sequence[float]) -> str:
+        """Mean and deviation with the digits of the paper."""
+        return _text(values, metric, self.digits(metric))
+
+    def digits(self, metric: str) -> int:
+        """Most decimals that the paper prints of a metric in this table."""
+        exponents = (each.value.as_tuple().exponent for each in self.layout.figures if each.metric == metric)
+        return max(-int(exponent) for exponent in exponents)
+
+    def change(self, point: Point, form: str) -> str:
+        """Percent against Origin on the same backbone; empty for Origin, or where they do not compare."""
+        place, metric = point
+        figure = self.figures[point]
+        if place.method == "origin" or metric not in _CHANGED or figure.missing:
+            return ""
+        for (other, its_metric), origin in self.figures.items():
+            same = (other.dataset, other.horizon, other.backbone, its_metric) == (
+                *(place.dataset, place.horizon, place.backbone, metric),
+            )
+            if same and other.method == "origin" and origin.setting == figure.setting:
+                return f"{100 * (figure.mean / origin.mean - 1):+{form}}%"
+        return ""
+
+    def missing_notes(self) -> list[str]:
+        """Why figures are missing or stand apart."""
+        plain = any(self.figures[point].missing == NOT_RUN for point in self.grid.values())
+        lettered = [f"{letter}: {text}." for text, letter in self.letters.items()]
+        return [*([f"{MISSING}: {NOT_RUN}."] if plain else []), *lettered]
+
+    def _letter(self, text: str) -> str:
+        """The letter of a note, a new one where it is new: a, b, ..., z, aa, ab, ..."""
+        if text not in self.letters:
+            tens, ones = divmod(len(self.letters), len(ascii_lowercase))
+            self.letters[text] = (ascii_lowercase[tens - 1] if tens else "") + ascii_lowercase[ones]
+        return self.letters[text]
+
+
+def _page(layout: Layout, filling: Filling) -> _Page:
+    figures = _shown(layout, filling)
+
+    def keys(dimensions: Sequence[Dimension], point: Point) -> _Keys:
+        return tuple(value_of(dimension, point) for dimension in dimensions)
+
+    def in_order(dimensions: Sequence[Dimension], found: Iterable[_Keys]) -> tuple[_Keys, ...]:
+        ranks = [rank_of(layout, dimension) for dimension in dimensions]
+        order = {key: [rank.get(k, len(rank)) for rank, k in zip(ranks, key, strict=True)] for key in found}
+        return tuple(sorted(order, key=lambda key: order[key]))
+
+    grid = {(keys(layout.rows, point), keys(layout.columns, point)): point for point in figures}
+    usual: dict[_Problem, Counter[tuple[str, ...]]] = defaultdict(Counter)
+    for point in grid.values():
+        if figures[point].setting and not figures[point].leak:
+            usual[_problem(point)][figures[point].setting] += 1
+    page = _Page(
+        layout=layout,
+        figures=figures,
+        rows=in_order(layout.rows, (row for row, _ in grid)),
+        columns=in_order(layout.columns, (column for _, column in grid)),
+        grid=grid,
+        usual=defaultdict(tuple, {problem: found.most_common(1)[0][0] for problem, found in usual.items()}),
+        ranked={},
+    )
+    return replace(page, ranked=_ranked(page))
+
+
+def _problem(point: Point) -> _Problem:
+    """What is forecast, and what is measured of it."""
+    place, metric = point
+    return place.dataset, place.horizon, metric
+
+
+def _ranked(page: _Page) -> dict[Point, int]:
+    """The best and the second best of each data set, horizon and metric, as printed, ties included."""
+    contenders: dict[_Problem, dict[Point, float]] = defaultdict(dict)
+    for point in page.grid.values():
+        figure = page.figures[point]
+        if figure.missing or figure.leak or point[1] not in _RANKED:
+            continue
+        if figure.setting == page.usual[_problem(point)]:
+            contenders[_problem(point)][point] = float(f"{figure.mean:.{page.digits(point[1])}f}")
+    ranked = {}
+    for scores in contenders.values():
+        several = len({page.figures[point].sources for point in scores})  # Origin may be printed twice
+        places = {score: place for place, score in enumerate(sorted(set(scores.values())), start=1)}
+        last = min(several - 1, 2)  # of two there is no second best
+        ranked |= {point: places[score] for point, score in scores.items() if places[score] <= last}
+    return ranked
+
+
+def _text(values: Sequence[float], metric: str, digits: int) -> str:
+    if metric == "retrieval_fraction":
+        return f"{spread([100 * value for value in values], f'.{digits - 2}f')}%"
+    return spread(values, f".{digits}f")
+
+
+def _as_printed(page: _Page, printed: Mapping[Point, Decimal], point: Point) -> str:
+    place, metric = point
+    if metric == "retrieval_fraction":
+        return f"{100 * printed[point]:.1f}%"
+    deviation = printed.get((place, f"{metric}_std"))
+    return f"{printed[point]}" + (f" ± {deviation}" if deviation is not None else "")
+
+
+def _deviation(page: _Page, printed: Mapping[Point, Decimal], point: Point) -> str:
+    percent = _deviates(page.figures[point], printed.get(point))
+    return MISSING if percent is None else f"{percent:+.1f}%"
+
+
+def _deviates(figure: Figure, printed: Decimal | None) -> float | None:
+    """Percent by which ours differs from what is printed; None where one is missing, or zero is printed."""
+    return None if figure.missing or not printed else 100 * (figure.mean / float(printed) - 1)
+
+
+def _notes(page: _Page, filling: Filling, with_published: bool) -> list[str]:
+    shown = [page.figures[point] for point in page.grid.values() if not page.figures[point].missing]
+    if not shown:
+        return ["Published: as the authors print it."] if with_published else []
+    found = [f"Measured on {_windows(page)}."]
+    found += [f"Run with {conditions}." for conditions in [_conditions(page)] if conditions]
+    found += filling.notes
+    found.append(
+        "Marked are the best and the second best of a data set and horizon as printed, among those on the "
+        "same windows, under the same profile, on the same device."
+    )
+    if page.layout.change != "none":
+        where = "Δ" if page.layout.change == "row" else "In parentheses"
+        found.append(f"{where}: change against Origin on the same backbone; negative is better.")
+    if AVERAGE in page.layout.horizons:
+        found.append(
+            "Averages are over the horizons 96, 192, 336 and 720, and only where all four are there."
+        )
+    seeds = {len(figure.values) for figure in shown}
+    if seeds != {1}:
+        counts = " to ".join(map(str, sorted({min(seeds), max(seeds)})))
+        found.append(f"±: sample standard deviation over seeds, {counts} per figure.")
+    if with_published:
+        found.append("Published: as the authors print it, on their windows and settings; never best.")
+    return found
+
+
+def _windows(page: _Page) -> str:
+    """What was scored of each data set at each horizon, in most of its figures."""
+    windows: dict[str, dict[str, str]] = defaultdict(dict)
+    for (dataset, horizon, _), setting in page.usual.items():
+        windows[dataset][horizon] = setting[0]
+    parts = []
+    for dataset in sorted(windows, key=rank_of(page.layout, "dataset").__getitem__):
+        found = windows[dataset]
+        horizons = [horizon for horizon in page.layout.horizons if horizon in found]
+        alone = [horizon for horizon in horizons if horizon != AVERAGE]  # an average names all of its own
+        texts = [f"{found[horizon]} at {horizon}" for horizon in alone] or [found[AVERAGE]]
+        parts.append(f"{dataset} {', '.join(texts)}")
+    return "; ".join(parts)
+
+
+def _conditions(page: _Page) -> str:
+    """The rest of the setting of most figures; what only some data sets have, with their names."""
+    having: dict[str, dict[str, None]] = defaultdict(dict)
+    for (dataset, _, _), setting in page.usual.items():
+        for part in setting[2:]:
+            having[part][dataset] = None
+    every = {dataset for dataset, _, _ in page.usual}
+    return "; ".join(
+        part if len(datasets) == len(every) else f"{part} ({', '.join(datasets)})"
+        for part, datasets in having.items()
+    )
+
+
+def _data(page: _Page, printed: Mapping[Point, Decimal], point: Point) -> dict[str, Any]:
+    """One figure at full precision, for programs."""
+    place, metric = point
+    figure = page.figures[point]
+    values = list(figure.values.values())
+    theirs = printed.get(point)
+    return {
+        "table": page.layout.name,
+        **vars(place),
+        "metric": metric,
+        "value": figure.mean if values else None,
+        "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        "seeds": len(values),
+        "change_against_origin": page.change(point, ".4f") or None,
+        "rank": page.ranked.get(point),
+        "leak": figure.leak,
+        "missing": figure.missing or None,
+        "setting": "; ".join(figure.setting) or None,
+        "compared": not figure.missing and figure.setting == page.usual[_problem(point)] and not figure.leak,
+        "sources": " ".join(figure.sources) or None,
+        **({"published": None if theirs is None else float(theirs)} if printed else {}),
+        **({"deviation_percent": _deviates(figure, theirs)} if printed else {}),
+    }
