@@ -238,7 +238,7 @@ def _setting(records: Sequence[Record], metric: str) -> tuple[str, ...]:
 
 def _cost(measured: Measurement | None, method: str, metric: str) -> Figure:
     if measured is None or method not in measured.costs:
-        return Figure(missing="not timed")
+        return Figure(missing=NOT_RUN)
     figures, spec = cost_figures(measured, method), measured.spec
     name, _, unit = metric.rpartition("_")
     value = figures["retrieval_fraction"]
@@ -302,15 +302,22 @@ def _average(parts: Sequence[Figure]) -> Figure:
 
 def _as_run(rows: Mapping[Place, Row]) -> list[str]:
     """A note on the methods that were run with other settings than their name says."""
-    found: dict[tuple[str, str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[tuple[str, ...], dict[str, list[Place]]] = defaultdict(lambda: defaultdict(list))
     for place, row in rows.items():
-        spec = row.spec
-        where = f"{place.dataset} {place.horizon}"
-        weights = f" on {backbone_label(spec)}" if spec.checkpoint else ""
-        found[place.method, place.backbone, place.variant][method_label(spec) + weights].append(where)
+        weights = f" on {backbone_label(row.spec)}" if row.spec.checkpoint else ""
+        label = method_label(row.spec) + weights
+        found[place.method, place.backbone, place.variant][label].append(place)
     kinds: dict[str, None] = {}
     for labels in found.values():
-        for label, where in labels.items():
-            if "," in label or " on " in label or "(" in label:
-                kinds[label if len(labels) == 1 else f"{label} ({', '.join(dict.fromkeys(where))})"] = None
+        for label, places in labels.items():
+            if "," in label or " (" in label:
+                kinds[label if len(labels) == 1 else f"{label} ({_listed(places)})"] = None
     return [f"As run: {'; '.join(kinds)}."] if kinds else []
+
+
+def _listed(places: Sequence[Place]) -> str:
+    """Data sets with their horizons, such as "ETTh1 96 192, Weather 96"."""
+    horizons: dict[str, list[int]] = defaultdict(list)
+    for place in places:
+        horizons[place.dataset] += [int(place.horizon)] if place.horizon.isdigit() else []
+    return ", ".join(" ".join(map(str, (name, *sorted(steps)))) for name, steps in horizons.items())

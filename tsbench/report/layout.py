@@ -78,6 +78,10 @@ class Layout:
         """The horizons it prints, the average being one."""
         return tuple(dict.fromkeys(figure.horizon for figure in self.figures))
 
+    def digits(self, metric: str) -> int:
+        """Most decimals that it prints of a metric."""
+        return _digits(self.paper, self.table, metric)
+
 
 _SLOW, _FAST = ("dataset",), ("dataset", "horizon")
 _METHODS: tuple[Dimension, ...] = ("method", "metric")
@@ -194,6 +198,7 @@ def value_of(dimension: Dimension, point: Point) -> str:
     return _VALUES[dimension](*point)
 
 
+@cache
 def rank_of(layout: Layout, dimension: Dimension) -> dict[str, int]:
     """Places along a dimension by value, in print order."""
     values = dict.fromkeys(value_of(dimension, (place_of(each), each.metric)) for each in layout.figures)
@@ -306,6 +311,12 @@ _HEADINGS = {
 @cache
 def _printed(paper: str, table: int) -> tuple[Published, ...]:
     return tuple(figure for figure in published() if (figure.paper, figure.table) == (paper, table))
+
+
+@cache
+def _digits(paper: str, table: int, metric: str) -> int:
+    printed = (figure.value for figure in _printed(paper, table) if figure.metric == metric)
+    return max(-int(value.as_tuple().exponent) for value in printed)
 
 
 def _place(label: Label, horizon: str) -> Place:

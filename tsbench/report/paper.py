@@ -1,9 +1,10 @@
 """The tables of the papers with our figures: best marked, changes against Origin, what is missing and why."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import count, product
 from string import ascii_lowercase
 from typing import Any
 
@@ -29,8 +30,9 @@ from tsbench.report.layout import (
     value_of,
 )
 
-_RANKED = ("mse", "mae", "crps", "smape", "total_ms", "total_s")
-_CHANGED = (*_RANKED, "forward_ms", "forward_s")
+_SCORES = ("mse", "mae", "crps", "smape")
+_CHANGED = (*_SCORES, "forward_ms", "total_ms", "forward_s", "total_s")
+_PUBLISHED = "Published: as the authors print it, on their windows and settings; never marked."
 _Keys = tuple[str, ...]
 _Problem = tuple[str, str, str]
 
@@ -71,10 +73,11 @@ def paper_tables(
         title = f"{suite.title if suite else layout.title}" + (f" · on {name}" if name else "")
         tables.append(_table(layout, title, filling, with_published))
     if empty and not with_published:
-        names = ", ".join(layout.name for layout in layouts)
+        names, first = ", ".join(layout.name for layout in layouts), layouts[0]
+        command = "latency" if first.timed else f"run --suite {first.name}"
         raise TsbenchError(
-            f"no result fills {names}; choose a backbone that was run with --backbone, run "
-            f"`tsbench run --suite {layouts[0].name}`, or add --with-published to see the paper's figures"
+            f"no result fills {names}; run `tsbench {command}`, choose with --backbone one that was run, or "
+            "see the paper's figures with --with-published"
         )
     return tables
 
@@ -82,41 +85,6 @@ def paper_tables(
 def _shown(layout: Layout, filling: Filling) -> dict[Point, Figure]:
     """The figures that the table prints: a summary has averages alone."""
     return {point: figure for point, figure in filling.figures.items() if point[0].horizon in layout.horizons}
-
-
-def _table(layout: Layout, title: str, filling: Filling, with_published: bool) -> Table:
-    page = _page(layout, filling)
-    printed = {(place_of(each), each.metric): each.value for each in layout.figures}
-    rows = []
-    for keys in page.rows:
-        labels = tuple(map(heading, layout.rows, keys))
-        sources = ("ours",) if with_published else ()
-        points = [page.grid.get((keys, column)) for column in page.columns]
-        rows.append((*map(Cell, (*labels, *sources)), *(page.cell(point) for point in points)))
-        if with_published and any(point in printed for point in points):
-            for source, text in (("published", _as_printed), ("differs by", _deviation)):
-                texts = (text(page, printed, point) if point in printed else "" for point in points)
-                rows.append(tuple(map(Cell, (*labels, source, *texts))))
-        if layout.change == "row" and AVERAGE in keys:
-            changes = [page.change(point, ".2f") if point else "" for point in points]
-            delta = ("Δ" if name == "Avg" else name for name in labels)
-            if any(changes):
-                rows.append(tuple(map(Cell, (*delta, *sources, *changes))))
-    left = (*(DIMENSION_NAMES[name] for name in layout.rows), *(("",) if with_published else ()))
-    levels = [
-        tuple(heading(dimension, column[level]) for column in page.columns)
-        for level, dimension in enumerate(layout.columns)
-    ]
-    over = tuple(("",) * len(left) + level for level in levels[:-1])
-    return Table(
-        title=title,
-        columns=(*left, *levels[-1]),
-        rows=tuple(rows),
-        notes=(*_notes(page, filling, with_published), *page.missing_notes()),
-        data=tuple(_data(page, printed if with_published else {}, point) for point in page.grid.values()),
-        over=over,
-        grouped=len(left) - 1,
-    )
 
 
 @dataclass(frozen=True)
@@ -130,8 +98,9 @@ class _Page:
         columns: Values along `layout.columns`, likewise.
         grid: What stands in a row and column.
         usual: Setting of most figures of a data set, horizon and metric: those compare.
+        origins: Figures of Origin, by backbone and what `usual` is by.
         ranked: 1 for the best, 2 for the second best.
-        letters: Of the notes that cells refer to, by what the note says.
+        letters: Of the notes that cells refer to, by what the note says, in reading order.
     """
 
     layout: Layout
@@ -140,49 +109,41 @@ class _Page:
     columns: tuple[_Keys, ...]
     grid: Mapping[tuple[_Keys, _Keys], Point]
     usual: Mapping[_Problem, tuple[str, ...]]
+    origins: Mapping[tuple[str, ...], Figure]
     ranked: Mapping[Point, int]
-    letters: dict[str, str] = field(default_factory=dict)
+    letters: Mapping[str, str]
 
     def cell(self, point: Point | None) -> Cell:
         """Figure, marks and, where the paper has it there, the change against Origin."""
         if point is None:
             return Cell("")
         figure = self.figures[point]
+        marks = [self.letters[note] for note in [self.apart(point)] if note in self.letters]
         if figure.missing:
-            return Cell(MISSING, marks="" if figure.missing == NOT_RUN else self._letter(figure.missing))
-        text = self.text(point[1], list(figure.values.values()))
-        change = self.change(point, ".1f") if self.layout.change == "cell" else ""
-        unlike = [part for part in figure.setting if part not in self.usual[_problem(point)]]
-        marks = [self._letter(f"{', '.join(unlike)}; not compared with the rest")] if unlike else []
+            return Cell(MISSING, marks="".join(marks))
+        text = _text(list(figure.values.values()), point[1], self.layout.digits(point[1]))
+        change = self.change(point) if self.layout.change == "cell" else None
         return Cell(
-            f"{text} ({change})" if change else text,
+            text if change is None else f"{text} ({change:+.1f}%)",
             best=self.ranked.get(point) == 1,
             second=self.ranked.get(point) == 2,
             marks=", ".join([*marks, *([LEAK] if figure.leak else [])]),
         )
 
-    def text(self, metric: str, values: Sequence[float]) -> str:
-        """Mean and deviation with the digits of the paper."""
-        return _text(values, metric, self.digits(metric))
+    def apart(self, point: Point) -> str:
+        """Why a figure is missing, or what of its setting is unlike that of most; empty for neither."""
+        figure = self.figures[point]
+        unlike = [part for part in figure.setting if part not in self.usual[_problem(point)]]
+        return f"{', '.join(unlike)}; not compared with the rest" if unlike else figure.missing
 
-    def digits(self, metric: str) -> int:
-        """Most decimals that the paper prints of a metric in this table."""
-        exponents = (each.value.as_tuple().exponent for each in self.layout.figures if each.metric == metric)
-        return max(-int(exponent) for exponent in exponents)
-
-    def change(self, point: Point, form: str) -> str:
-        """Percent against Origin on the same backbone; empty for Origin, or where they do not compare."""
+    def change(self, point: Point) -> float | None:
+        """Percent against Origin on the same backbone; None for Origin, or where they do not compare."""
         place, metric = point
         figure = self.figures[point]
-        if place.method == "origin" or metric not in _CHANGED or figure.missing:
-            return ""
-        for (other, its_metric), origin in self.figures.items():
-            same = (other.dataset, other.horizon, other.backbone, its_metric) == (
-                *(place.dataset, place.horizon, place.backbone, metric),
-            )
-            if same and other.method == "origin" and origin.setting == figure.setting:
-                return f"{100 * (figure.mean / origin.mean - 1):+{form}}%"
-        return ""
+        origin = self.origins.get((place.backbone, *_problem(point)))
+        if place.method == "origin" or metric not in _CHANGED or figure.missing or origin is None:
+            return None
+        return 100 * (figure.mean / origin.mean - 1) if origin.setting == figure.setting else None
 
     def missing_notes(self) -> list[str]:
         """Why figures are missing or stand apart."""
@@ -190,12 +151,50 @@ class _Page:
         lettered = [f"{letter}: {text}." for text, letter in self.letters.items()]
         return [*([f"{MISSING}: {NOT_RUN}."] if plain else []), *lettered]
 
-    def _letter(self, text: str) -> str:
-        """The letter of a note, a new one where it is new: a, b, ..., z, aa, ab, ..."""
-        if text not in self.letters:
-            tens, ones = divmod(len(self.letters), len(ascii_lowercase))
-            self.letters[text] = (ascii_lowercase[tens - 1] if tens else "") + ascii_lowercase[ones]
-        return self.letters[text]
+
+def _table(layout: Layout, title: str, filling: Filling, asked: bool) -> Table:
+    page = _page(layout, filling)
+    printed = {(place_of(each), each.metric): each.value for each in layout.figures} if asked else {}
+    beside = not printed.keys().isdisjoint(page.grid.values())
+    published = _PUBLISHED if beside else "Published: nothing on this backbone."
+    left = (*(DIMENSION_NAMES[name] for name in layout.rows), *(("",) if beside else ()))
+    levels = [
+        tuple(heading(dimension, column[level]) for column in page.columns)
+        for level, dimension in enumerate(layout.columns)
+    ]
+    over = tuple(("",) * len(left) + level for level in levels[:-1])
+    return Table(
+        title=title,
+        columns=(*left, *levels[-1]),
+        rows=tuple(row for keys in page.rows for row in _rows(page, keys, printed if beside else {})),
+        notes=(*_notes(page, filling), *([published] if asked else []), *page.missing_notes()),
+        data=tuple(_data(page, printed if beside else {}, point) for point in page.grid.values()),
+        over=over,
+        grouped=len(left) - 1,
+    )
+
+
+def _rows(page: _Page, keys: _Keys, printed: Mapping[Point, Decimal]) -> Iterator[tuple[Cell, ...]]:
+    """Our figures, what is printed if any is, and below averages the change against Origin."""
+    labels = list(map(heading, page.layout.rows, keys))
+    points = [page.grid.get((keys, column)) for column in page.columns]
+    ours = ["ours"] if printed else []
+    yield *map(Cell, labels + ours), *(page.cell(point) for point in points)
+    if any(point in printed for point in points):
+        theirs = [_as_printed(printed, point) if point in printed else "" for point in points]
+        yield tuple(map(Cell, [*labels, "published", *theirs]))
+        deviations = [
+            _deviates(page.figures[point], printed.get(point)) if point else None for point in points
+        ]
+        if any(percent is not None for percent in deviations):
+            texts = ["" if percent is None else f"{percent:+.1f}%" for percent in deviations]
+            yield tuple(map(Cell, [*labels, "differs by", *texts]))
+    if page.layout.change == "row" and AVERAGE in keys:
+        changes = [page.change(point) if point else None for point in points]
+        if any(percent is not None for percent in changes):
+            texts = ["" if percent is None else f"{percent:+.2f}%" for percent in changes]
+            below = ["Δ" if label == heading("horizon", AVERAGE) else label for label in labels]
+            yield tuple(map(Cell, below + ours + texts))
 
 
 def _page(layout: Layout, filling: Filling) -> _Page:
@@ -221,9 +220,23 @@ def _page(layout: Layout, filling: Filling) -> _Page:
         columns=in_order(layout.columns, (column for _, column in grid)),
         grid=grid,
         usual=defaultdict(tuple, {problem: found.most_common(1)[0][0] for problem, found in usual.items()}),
+        origins={
+            (place.backbone, *_problem((place, metric))): figure
+            for (place, metric), figure in figures.items()
+            if place.method == "origin"
+        },
         ranked={},
+        letters={},
     )
-    return replace(page, ranked=_ranked(page))
+    placed = (grid.get((row, column)) for row in page.rows for column in page.columns)
+    texts = dict.fromkeys(page.apart(point) for point in placed if point)
+    lettered = (text for text in texts if text not in ("", NOT_RUN))
+    return replace(page, ranked=_ranked(page), letters=dict(zip(lettered, _letters(), strict=False)))
+
+
+def _letters() -> Iterator[str]:
+    """a, b, ..., z, aa, ab, ..."""
+    return ("".join(letters) for size in count(1) for letters in product(ascii_lowercase, repeat=size))
 
 
 def _problem(point: Point) -> _Problem:
@@ -237,15 +250,15 @@ def _ranked(page: _Page) -> dict[Point, int]:
     contenders: dict[_Problem, dict[Point, float]] = defaultdict(dict)
     for point in page.grid.values():
         figure = page.figures[point]
-        if figure.missing or figure.leak or point[1] not in _RANKED:
+        if figure.missing or figure.leak or point[1] not in _SCORES:
             continue
         if figure.setting == page.usual[_problem(point)]:
-            contenders[_problem(point)][point] = float(f"{figure.mean:.{page.digits(point[1])}f}")
+            contenders[_problem(point)][point] = float(f"{figure.mean:.{page.layout.digits(point[1])}f}")
     ranked = {}
     for scores in contenders.values():
-        several = len({page.figures[point].sources for point in scores})  # Origin may be printed twice
+        several = len({page.figures[point].sources for point in scores})
         places = {score: place for place, score in enumerate(sorted(set(scores.values())), start=1)}
-        last = min(several - 1, 2)  # of two there is no second best
+        last = min(several - 1, 2)  # Origin may be printed twice; and of two there is no second best
         ranked |= {point: places[score] for point, score in scores.items() if places[score] <= last}
     return ranked
 
@@ -256,7 +269,7 @@ def _text(values: Sequence[float], metric: str, digits: int) -> str:
     return spread(values, f".{digits}f")
 
 
-def _as_printed(page: _Page, printed: Mapping[Point, Decimal], point: Point) -> str:
+def _as_printed(printed: Mapping[Point, Decimal], point: Point) -> str:
     place, metric = point
     if metric == "retrieval_fraction":
         return f"{100 * printed[point]:.1f}%"
@@ -264,27 +277,23 @@ def _as_printed(page: _Page, printed: Mapping[Point, Decimal], point: Point) -> 
     return f"{printed[point]}" + (f" ± {deviation}" if deviation is not None else "")
 
 
-def _deviation(page: _Page, printed: Mapping[Point, Decimal], point: Point) -> str:
-    percent = _deviates(page.figures[point], printed.get(point))
-    return MISSING if percent is None else f"{percent:+.1f}%"
-
-
 def _deviates(figure: Figure, printed: Decimal | None) -> float | None:
     """Percent by which ours differs from what is printed; None where one is missing, or zero is printed."""
     return None if figure.missing or not printed else 100 * (figure.mean / float(printed) - 1)
 
 
-def _notes(page: _Page, filling: Filling, with_published: bool) -> list[str]:
+def _notes(page: _Page, filling: Filling) -> list[str]:
     shown = [page.figures[point] for point in page.grid.values() if not page.figures[point].missing]
     if not shown:
-        return ["Published: as the authors print it."] if with_published else []
+        return []
     found = [f"Measured on {_windows(page)}."]
     found += [f"Run with {conditions}." for conditions in [_conditions(page)] if conditions]
     found += filling.notes
-    found.append(
-        "Marked are the best and the second best of a data set and horizon as printed, among those on the "
-        "same windows, under the same profile, on the same device."
-    )
+    if page.ranked:
+        found.append(
+            "Marked are the best and the second best of a data set and horizon, as printed, among figures of "
+            "one setting (windows, profile, device)."
+        )
     if page.layout.change != "none":
         where = "Δ" if page.layout.change == "row" else "In parentheses"
         found.append(f"{where}: change against Origin on the same backbone; negative is better.")
@@ -296,8 +305,6 @@ def _notes(page: _Page, filling: Filling, with_published: bool) -> list[str]:
     if seeds != {1}:
         counts = " to ".join(map(str, sorted({min(seeds), max(seeds)})))
         found.append(f"±: sample standard deviation over seeds, {counts} per figure.")
-    if with_published:
-        found.append("Published: as the authors print it, on their windows and settings; never best.")
     return found
 
 
@@ -342,7 +349,7 @@ def _data(page: _Page, printed: Mapping[Point, Decimal], point: Point) -> dict[s
         "value": figure.mean if values else None,
         "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
         "seeds": len(values),
-        "change_against_origin": page.change(point, ".4f") or None,
+        "change_percent_against_origin": page.change(point),
         "rank": page.ranked.get(point),
         "leak": figure.leak,
         "missing": figure.missing or None,

@@ -80,11 +80,14 @@ def _readable(table: Table, format: Literal["markdown", "text"]) -> str:
 
 
 def _headers(table: Table, format: Literal["markdown", "text"]) -> list[str]:
-    """One heading per column: its levels above one another, or in one line."""
-    levels = list(zip(*table.over, table.columns, strict=True))
+    """One heading per column: its levels in one line, or above one another, each where it begins."""
     if format == "markdown":
-        return [" / ".join(filter(None, level)) for level in levels]
-    return ["\n".join(level) for level in levels]
+        return [" / ".join(filter(None, levels)) for levels in zip(*table.over, table.columns, strict=True)]
+    begun = [
+        [text for heading, width in level for text in (heading, *[""] * (width - 1))]
+        for level in table.spans()
+    ]
+    return ["\n".join(levels) for levels in zip(*begun, strict=True)]
 
 
 def _mark(cell: Cell, format: Literal["markdown", "text"]) -> str:
