@@ -94,9 +94,8 @@ def fill_scores(
     places = score_places(layout, suite)
     cells = {place: specs for place, specs in places.items() if isinstance(specs, tuple)}
     chosen = _chosen({spec for specs in cells.values() for spec in specs}, records)
-    lacking = {
-        spec: _why_not(spec, failures) for specs in cells.values() for spec in specs if spec not in chosen
-    }
+    lacking = {spec for specs in cells.values() for spec in specs} - chosen.keys()
+    reasons = _why_not(lacking, failures)
     figures: dict[Point, Figure] = {}
     for place, specs in places.items():
         for metric in layout.metrics:
@@ -104,7 +103,7 @@ def fill_scores(
                 figures[place, metric] = Figure(missing=specs)
             elif missing := [spec for spec in specs if spec in lacking]:
                 only = f"{missing[0].dataset} " if len(specs) > 1 else ""
-                figures[place, metric] = Figure(missing=only + lacking[missing[0]])
+                figures[place, metric] = Figure(missing=only + reasons[missing[0]])
             else:
                 figures[place, metric] = _score([chosen[spec] for spec in specs], metric)
     rows = {place: chosen[spec] for place, specs in cells.items() for spec in specs if spec in chosen}
@@ -182,14 +181,21 @@ def _oddity(row: Row) -> tuple[int, ...]:
     return (*map(int, unusual), len(changed_options(spec)), int(spec.train_stride is not None))
 
 
-def _why_not(cell: CellSpec, failures: Sequence[Failure]) -> str:
-    """Why a cell has no record, as far as this machine can tell."""
-    failed = next((failure.error for failure in failures if repeats(failure.spec, cell)), "")
-    if failed:
-        return f"failed: {' '.join(failed.split())}"
-    backbone = cell.plugmem_from or cell.backbone
+def _why_not(cells: Iterable[CellSpec], failures: Sequence[Failure]) -> dict[CellSpec, str]:
+    """Why cells have no record, as far as this machine can tell."""
+    networks = {cell: (cell.method, cell.plugmem_from or cell.backbone) for cell in cells}
+    not_here = {network: _not_here(*network) for network in set(networks.values())}
+    found = {}
+    for cell, network in networks.items():
+        errors = (" ".join(failed.error.split()) for failed in failures if repeats(failed.spec, cell))
+        found[cell] = next((f"failed: {error}" for error in errors), not_here[network])
+    return found
+
+
+def _not_here(method: str, backbone: str) -> str:
+    """Not run, and what this machine lacks to run it."""
     try:
-        require_installed("method", find("method", cell.method))
+        require_installed("method", find("method", method))
         require_installed("backbone", find("backbone", backbone))
     except TsbenchError as error:
         return f"{NOT_RUN}: {error}"

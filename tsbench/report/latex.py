@@ -4,10 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from tsbench.report.cells import Cell, Table
 
-_WIDE = 9
-"""Columns that fit a page at full size, about."""
-
-_PREAMBLE = r"""% Made by tsbench. Preamble: \usepackage{booktabs}, and \usepackage{graphicx} for wide tables.
+_PREAMBLE = r"""% Made by tsbench. Preamble: \usepackage{booktabs,graphicx}.
 % Compiles with pdflatex; names with letters beyond Latin-1 need lualatex or xelatex.
 """
 
@@ -51,6 +48,8 @@ _TRANSLATION = str.maketrans(_ESCAPES)
 def latex(tables: Sequence[Table]) -> str:
     r"""Print tables as LaTeX floats: caption, tabular with booktabs rules, notes below.
 
+    A tabular wider than the line is shrunk to it.
+
     Args:
         tables: What to print, in order.
 
@@ -70,14 +69,13 @@ def escape(text: str) -> str:
 
 
 def _float(table: Table) -> str:
-    wide = len(table.columns) > _WIDE
     lines = [
         r"\begin{table}[htbp]",
-        r"\centering",
+        r"\centering\footnotesize",
         rf"\caption{{{escape(table.title)}}}",
-        *([r"\resizebox{\linewidth}{!}{%"] if wide else []),
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         *_tabular(table),
-        *(["}"] if wide else []),
+        "}",
         *_notes(table.notes),
         r"\end{table}",
     ]

@@ -1,8 +1,8 @@
 """What the tables of the papers look like: rows, columns, and the cells behind each place."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cached_property
 from typing import Literal
 
 from tsbench.bench.plan import Label, expand
@@ -62,25 +62,29 @@ class Layout:
         """Whether it is a table of timings, which no suite runs."""
         return bool(self.title)
 
-    @property
+    @cached_property
     def figures(self) -> tuple[Published, ...]:
         """What the paper prints there, in print order."""
-        return _printed(self.paper, self.table)
+        return tuple(each for each in published() if (each.paper, each.table) == (self.paper, self.table))
 
-    @property
+    @cached_property
     def metrics(self) -> tuple[str, ...]:
         """Its scores or costs, in print order."""
-        found = dict.fromkeys(figure.metric for figure in self.figures)
-        return tuple(metric for metric in found if not metric.endswith("_std"))
+        return tuple(metric for metric in self.decimals if not metric.endswith("_std"))
 
-    @property
+    @cached_property
     def horizons(self) -> tuple[str, ...]:
         """The horizons it prints, the average being one."""
         return tuple(dict.fromkeys(figure.horizon for figure in self.figures))
 
-    def digits(self, metric: str) -> int:
-        """Most decimals that it prints of a metric."""
-        return _digits(self.paper, self.table, metric)
+    @cached_property
+    def decimals(self) -> dict[str, int]:
+        """Most decimals that it prints of each metric."""
+        found: dict[str, int] = {}
+        for figure in self.figures:
+            printed = -int(figure.value.as_tuple().exponent)
+            found[figure.metric] = max(printed, found.get(figure.metric, 0))
+        return found
 
 
 _SLOW, _FAST = ("dataset",), ("dataset", "horizon")
@@ -198,11 +202,30 @@ def value_of(dimension: Dimension, point: Point) -> str:
     return _VALUES[dimension](*point)
 
 
-@cache
-def rank_of(layout: Layout, dimension: Dimension) -> dict[str, int]:
-    """Places along a dimension by value, in print order."""
-    values = dict.fromkeys(value_of(dimension, (place_of(each), each.metric)) for each in layout.figures)
-    return {value: place for place, value in enumerate(values)}
+def print_order(
+    layout: Layout, dimensions: Sequence[Dimension], found: Iterable[tuple[str, ...]]
+) -> tuple[tuple[str, ...], ...]:
+    """Values along some dimensions in the order of the paper, what it does not print at the end.
+
+    Args:
+        layout: The table.
+        dimensions: The slowest first; below each of its values the order of the next may be another.
+        found: Values along them, each once or more often.
+    """
+    first: dict[tuple[str, ...], int] = {}
+    alone: list[dict[str, int]] = [{} for _ in dimensions]
+    for place, figure in enumerate(layout.figures):
+        point = place_of(figure), figure.metric
+        values = tuple(value_of(dimension, point) for dimension in dimensions)
+        for depth, value in enumerate(values):
+            first.setdefault(values[: depth + 1], place)
+            alone[depth].setdefault(value, place)
+
+    def order(values: tuple[str, ...]) -> list[int]:
+        last = len(layout.figures)
+        return [first.get(values[: d + 1], alone[d].get(value, last)) for d, value in enumerate(values)]
+
+    return tuple(sorted(dict.fromkeys(found), key=order))
 
 
 def heading(dimension: Dimension, value: str) -> str:
@@ -306,17 +329,6 @@ _HEADINGS = {
     "total_s": "Total",
     "retrieval_fraction": "Frac",
 }
-
-
-@cache
-def _printed(paper: str, table: int) -> tuple[Published, ...]:
-    return tuple(figure for figure in published() if (figure.paper, figure.table) == (paper, table))
-
-
-@cache
-def _digits(paper: str, table: int, metric: str) -> int:
-    printed = (figure.value for figure in _printed(paper, table) if figure.metric == metric)
-    return max(-int(value.as_tuple().exponent) for value in printed)
 
 
 def _place(label: Label, horizon: str) -> Place:

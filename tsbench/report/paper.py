@@ -26,7 +26,7 @@ from tsbench.report.layout import (
     heading,
     layout_suite,
     place_of,
-    rank_of,
+    print_order,
     value_of,
 )
 
@@ -121,7 +121,7 @@ class _Page:
         marks = [self.letters[note] for note in [self.apart(point)] if note in self.letters]
         if figure.missing:
             return Cell(MISSING, marks="".join(marks))
-        text = _text(list(figure.values.values()), point[1], self.layout.digits(point[1]))
+        text = _text(list(figure.values.values()), point[1], self.layout.decimals[point[1]])
         change = self.change(point) if self.layout.change == "cell" else None
         return Cell(
             text if change is None else f"{text} ({change:+.1f}%)",
@@ -203,11 +203,6 @@ def _page(layout: Layout, filling: Filling) -> _Page:
     def keys(dimensions: Sequence[Dimension], point: Point) -> _Keys:
         return tuple(value_of(dimension, point) for dimension in dimensions)
 
-    def in_order(dimensions: Sequence[Dimension], found: Iterable[_Keys]) -> tuple[_Keys, ...]:
-        ranks = [rank_of(layout, dimension) for dimension in dimensions]
-        order = {key: [rank.get(k, len(rank)) for rank, k in zip(ranks, key, strict=True)] for key in found}
-        return tuple(sorted(order, key=lambda key: order[key]))
-
     grid = {(keys(layout.rows, point), keys(layout.columns, point)): point for point in figures}
     usual: dict[_Problem, Counter[tuple[str, ...]]] = defaultdict(Counter)
     for point in grid.values():
@@ -216,8 +211,8 @@ def _page(layout: Layout, filling: Filling) -> _Page:
     page = _Page(
         layout=layout,
         figures=figures,
-        rows=in_order(layout.rows, (row for row, _ in grid)),
-        columns=in_order(layout.columns, (column for _, column in grid)),
+        rows=print_order(layout, layout.rows, (row for row, _ in grid)),
+        columns=print_order(layout, layout.columns, (column for _, column in grid)),
         grid=grid,
         usual=defaultdict(tuple, {problem: found.most_common(1)[0][0] for problem, found in usual.items()}),
         origins={
@@ -253,7 +248,7 @@ def _ranked(page: _Page) -> dict[Point, int]:
         if figure.missing or figure.leak or point[1] not in _SCORES:
             continue
         if figure.setting == page.usual[_problem(point)]:
-            contenders[_problem(point)][point] = float(f"{figure.mean:.{page.layout.digits(point[1])}f}")
+            contenders[_problem(point)][point] = float(f"{figure.mean:.{page.layout.decimals[point[1]]}f}")
     ranked = {}
     for scores in contenders.values():
         several = len({page.figures[point].sources for point in scores})
@@ -314,7 +309,7 @@ def _windows(page: _Page) -> str:
     for (dataset, horizon, _), setting in page.usual.items():
         windows[dataset][horizon] = setting[0]
     parts = []
-    for dataset in sorted(windows, key=rank_of(page.layout, "dataset").__getitem__):
+    for (dataset,) in print_order(page.layout, ("dataset",), ((name,) for name in windows)):
         found = windows[dataset]
         horizons = [horizon for horizon in page.layout.horizons if horizon in found]
         alone = [horizon for horizon in horizons if horizon != AVERAGE]  # an average names all of its own
