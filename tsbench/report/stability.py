@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from tsbench.errors import TsbenchError
 from tsbench.fsio import atomic_write
+from tsbench.report.cells import Cell, Table
 from tsbench.report.labels import MISSING, backbone_label, method_label, spread
-from tsbench.report.tables import Cell, Table
 
 if TYPE_CHECKING:
     from tsbench.methods.f_llm_stability import Band, Diagnosis, Stability
