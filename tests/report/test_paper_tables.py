@@ -322,6 +322,11 @@ def test_what_leaks_is_marked_and_never_best() -> None:
     assert any(note.startswith(f"{LEAK}:") for note in table.notes)
 
 
+def test_what_leaks_may_be_all_there_is() -> None:
+    row = row_of(on_flame("ts-memory/10", [leaking(0.1)]), "ETTh1", "96")
+    assert row["TS-Memory MSE"] == Cell("0.1000", marks=LEAK)
+
+
 def test_an_honest_record_is_taken_before_one_that_leaks_and_a_default_before_a_variant() -> None:
     usual, odd = memory_spec(backbone="flame-small"), memory_spec({"plugmem": "tiny"}, backbone="flame-small")
     records = [leaking(0.1), make_record(odd, 0.2, created="2026-02-02"), make_record(usual, 0.3)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from tsbench.bench.grid import Settings
 from tsbench.bench.plan import Label, expand
 from tsbench.bench.suite import Suite, load_suite, on_backbone
 from tsbench.config import CellSpec, FLlmOptions, TsMemoryOptions
@@ -87,29 +88,22 @@ class Layout:
         return found
 
 
-_SLOW, _FAST = ("dataset",), ("dataset", "horizon")
+_SLOW: tuple[Dimension, ...] = ("dataset",)
+_FAST: tuple[Dimension, ...] = ("dataset", "horizon")
 _METHODS: tuple[Dimension, ...] = ("method", "metric")
 _BACKBONES: tuple[Dimension, ...] = ("backbone", *_METHODS)
 _BLOCKS: tuple[Dimension, ...] = ("block", *_BACKBONES)
+_PER_QUERY = "TS-Memory, Table {}: milliseconds per query"
 _ALL = (
     Layout("ts-memory", 2, _SLOW, _BACKBONES, "cell"),
     Layout("ts-memory", 3, _SLOW, _METHODS, "cell"),
-    Layout(
-        *("ts-memory", 4, _SLOW, _METHODS, "cell"),
-        title="TS-Memory, Table 4: milliseconds per query, mean over horizons",
-    ),
+    Layout("ts-memory", 4, _SLOW, _METHODS, "cell", f"{_PER_QUERY.format(4)}, mean over horizons"),
     Layout("ts-memory", 5, _SLOW, _BACKBONES, "cell"),
     Layout("ts-memory", 6, _SLOW, _BLOCKS),
     Layout("ts-memory", 9, _FAST, _BACKBONES, "row"),
     Layout("ts-memory", 10, _FAST, _METHODS, "row"),
-    Layout(
-        *("ts-memory", 11, _FAST, _METHODS, "row"),
-        title="TS-Memory, Table 11: milliseconds per query",
-    ),
-    Layout(
-        *("ts-memory", 12, _FAST, _METHODS, "row"),
-        title="TS-Memory, Table 12: seconds per evaluation of the test windows",
-    ),
+    Layout("ts-memory", 11, _FAST, _METHODS, "row", _PER_QUERY.format(11)),
+    Layout("ts-memory", 12, _FAST, _METHODS, "row", "TS-Memory, Table 12: seconds per evaluation"),
     Layout("ts-memory", 13, _FAST, _BACKBONES, "row"),
     Layout("ts-memory", 14, _FAST, _BLOCKS, "row"),
     Layout("ts-memory", 15, ("setting", "horizon"), ("block", "dataset", "metric")),
@@ -160,7 +154,7 @@ def score_places(layout: Layout, suite: Suite) -> dict[Place, tuple[CellSpec, ..
         layout: The table.
         suite: Its suite, on the paper's backbones or on another one.
     """
-    settings = {"ts-memory": [TsMemoryOptions()], "f-llm": [FLlmOptions()]}
+    settings: Settings = {"ts-memory": [TsMemoryOptions()], "f-llm": [FLlmOptions()]}
     cells: dict[Place, tuple[CellSpec, ...]] = {}
     for cell in expand(suite, seeds=(0,), settings=settings):
         for horizon in _named(cell.label.dataset, (cell.spec.horizon,)):

@@ -133,7 +133,8 @@ class _Page:
     def apart(self, point: Point) -> str:
         """Why a figure is missing, or what of its setting is unlike that of most; empty for neither."""
         figure = self.figures[point]
-        unlike = [part for part in figure.setting if part not in self.usual[_problem(point)]]
+        usual = self.usual.get(_problem(point), figure.setting)
+        unlike = [part for part in figure.setting if part not in usual]
         return f"{', '.join(unlike)}; not compared with the rest" if unlike else figure.missing
 
     def change(self, point: Point) -> float | None:
@@ -181,7 +182,7 @@ def _rows(page: _Page, keys: _Keys, printed: Mapping[Point, Decimal]) -> Iterato
     ours = ["ours"] if printed else []
     yield *map(Cell, labels + ours), *(page.cell(point) for point in points)
     if any(point in printed for point in points):
-        theirs = [_as_printed(printed, point) if point in printed else "" for point in points]
+        theirs = [_as_printed(printed, point) if point and point in printed else "" for point in points]
         yield tuple(map(Cell, [*labels, "published", *theirs]))
         deviations = [
             _deviates(page.figures[point], printed.get(point)) if point else None for point in points
@@ -214,7 +215,7 @@ def _page(layout: Layout, filling: Filling) -> _Page:
         rows=print_order(layout, layout.rows, (row for row, _ in grid)),
         columns=print_order(layout, layout.columns, (column for _, column in grid)),
         grid=grid,
-        usual=defaultdict(tuple, {problem: found.most_common(1)[0][0] for problem, found in usual.items()}),
+        usual={problem: found.most_common(1)[0][0] for problem, found in usual.items()},
         origins={
             (place.backbone, *_problem((place, metric))): figure
             for (place, metric), figure in figures.items()
@@ -247,9 +248,9 @@ def _ranked(page: _Page) -> dict[Point, int]:
         figure = page.figures[point]
         if figure.missing or figure.leak or point[1] not in _SCORES:
             continue
-        if figure.setting == page.usual[_problem(point)]:
+        if figure.setting == page.usual.get(_problem(point)):
             contenders[_problem(point)][point] = float(f"{figure.mean:.{page.layout.decimals[point[1]]}f}")
-    ranked = {}
+    ranked: dict[Point, int] = {}
     for scores in contenders.values():
         several = len({page.figures[point].sources for point in scores})
         places = {score: place for place, score in enumerate(sorted(set(scores.values())), start=1)}
@@ -281,7 +282,7 @@ def _notes(page: _Page, filling: Filling) -> list[str]:
     shown = [page.figures[point] for point in page.grid.values() if not page.figures[point].missing]
     if not shown:
         return []
-    found = [f"Measured on {_windows(page)}."]
+    found = [f"Measured on {windows}." for windows in [_windows(page)] if windows]
     found += [f"Run with {conditions}." for conditions in [_conditions(page)] if conditions]
     found += filling.notes
     if page.ranked:
@@ -349,7 +350,9 @@ def _data(page: _Page, printed: Mapping[Point, Decimal], point: Point) -> dict[s
         "leak": figure.leak,
         "missing": figure.missing or None,
         "setting": "; ".join(figure.setting) or None,
-        "compared": not figure.missing and figure.setting == page.usual[_problem(point)] and not figure.leak,
+        "compared": not figure.missing
+        and figure.setting == page.usual.get(_problem(point))
+        and not figure.leak,
         "sources": " ".join(figure.sources) or None,
         **({"published": None if theirs is None else float(theirs)} if printed else {}),
         **({"deviation_percent": _deviates(figure, theirs)} if printed else {}),
