@@ -208,7 +208,7 @@ def _evaluate(bench: "Bench", cells: "list[CellSpec]") -> None:
 def _closed_loops(stage: str, cells: "list[CellSpec]") -> "list[CellSpec]":
     """The cells whose stability is asked for; whatever forbids it is found before any work."""
     from tsbench.data.catalog import find_collection
-    from tsbench.report.stability import require_matplotlib
+    from tsbench.report.figures.canvas import require_matplotlib
 
     if stage != "eval":
         raise TsbenchError(f"--diagnose goes with `tsbench eval`, not with {stage}; leave it out")

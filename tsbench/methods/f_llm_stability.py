@@ -292,12 +292,25 @@ def load_diagnosis(path: Path, key: str) -> Diagnosis | None:
     """
     if not path.is_file():
         return None
+    found = _read(path)
+    return found if found.key == key else None
+
+
+def load_diagnoses(root: Path) -> list[Diagnosis]:
+    """Read all diagnoses below the folder of the results, ordered by file name.
+
+    Raises:
+        TsbenchError: A file is damaged.
+    """
+    return [_read(path) for path in sorted(root.glob("stability/*/*.json"))]
+
+
+def _read(path: Path) -> Diagnosis:
     try:
-        found = _JSON.validate_json(path.read_bytes())
+        return _JSON.validate_json(path.read_bytes())
     except (OSError, ValueError) as error:
         cause = str(error).splitlines()[0]
         raise TsbenchError(f"cannot read {path} ({cause}); delete it and run again") from error
-    return found if found.key == key else None
 
 
 def _thinned(starts: NDArray[np.int64], channels: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
