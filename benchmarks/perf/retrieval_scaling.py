@@ -1,16 +1,20 @@
 """Time of one retrieval against the number of stored windows, beside PlugMem's forward pass.
 
 Usage: OMP_NUM_THREADS=1 python benchmarks/perf/retrieval_scaling.py [--max-size 1000000] [--csv FILE]
+       [--json results/latency/retrieval-scaling.json]
 
 Per size and dimension: faiss's exact search (flat), an inverted file (at most 4 sqrt(N) lists, 16 probed) and
 a graph (HNSW, 32 links, 64 visited); RAFT's exact correlation search of 512-step contexts, with the making of
 the query's key; PlugMem (base, H = 96), which searches nothing. One query at a time, 20 neighbours. Recall is
 against the exact search. Vectors have 16 degrees of freedom and noise, contexts are random walks. A million
-vectors of 896 values take 3.6 GB and their graph is slow to build: the default stops before.
+vectors of 896 values take 3.6 GB and their graph is slow to build: the default stops before. The JSON file
+is a list with an object per reading, its keys the fields of `Reading`; `tsbench figures retrieval-scaling`
+draws those named results/latency/retrieval-scaling*.json.
 """
 
 import argparse
 import csv
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +29,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from tsbench.bench.provenance import device_name
+from tsbench.bench.store import write
 from tsbench.methods.online_retrieval import granular_keys
 from tsbench.models.plugmem import PlugMem, PlugMemConfig
 
@@ -38,14 +43,17 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Reading:
-    """Search times of one index: milliseconds per query, recall of the exact neighbours, seconds to build."""
+    """Search times of one index: milliseconds per query, recall of the exact neighbours, seconds to build.
+
+    Of what searches nothing the recall is None.
+    """
 
     size: int
     dimension: int
     method: str
     p50_ms: float
     p90_ms: float
-    recall: float
+    recall: float | None
     build_s: float
     device: str
     threads: int
@@ -97,7 +105,7 @@ def scaling(sizes: list[int], dimensions: list[int], threads: int) -> Iterator[R
     device = device_name("cpu")
 
     def reading(
-        size: int, dimension: int, method: str, spent: list[float], recall: float, build_s: float
+        size: int, dimension: int, method: str, spent: list[float], recall: float | None, build_s: float
     ) -> Reading:
         p50, p90 = np.percentile(spent, [50, 90])
         return Reading(size, dimension, method, float(p50), float(p90), recall, build_s, device, threads)
@@ -123,7 +131,7 @@ def scaling(sizes: list[int], dimensions: list[int], threads: int) -> Iterator[R
         yield _raft(size, walks, reading)
         with torch.inference_mode():
             spent, _ = times(lambda number: _forward(plugmem, walks[number : number + 1]))
-        yield reading(size, 0, "PlugMem forward", spent, math.nan, 0.0)
+        yield reading(size, 0, "PlugMem forward", spent, None, 0.0)
 
 
 def _search(index: faiss.Index, asked: Vectors, number: int) -> NDArray[np.int64]:
@@ -153,6 +161,7 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, nargs="+", default=[64, 768], help="of the embeddings")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--csv", type=Path, help="file to write the readings to")
+    parser.add_argument("--json", type=Path, help="likewise, for `tsbench figures`")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     faiss.omp_set_num_threads(arguments.threads)
@@ -167,7 +176,7 @@ def main() -> None:
             each.method,
             f"{each.p50_ms:.3f}",
             f"{each.p90_ms:.3f}",
-            "–" if math.isnan(each.recall) else f"{each.recall:.3f}",
+            "–" if each.recall is None else f"{each.recall:.3f}",
             f"{each.build_s:.1f}" if each.build_s else "–",
         )
         for each in readings
@@ -178,6 +187,8 @@ def main() -> None:
             writer = csv.DictWriter(file, fieldnames=list(asdict(readings[0])))
             writer.writeheader()
             writer.writerows(asdict(each) for each in readings)
+    if arguments.json:
+        write(arguments.json, json.dumps([asdict(each) for each in readings], indent=1).encode() + b"\n")
 
 
 if __name__ == "__main__":

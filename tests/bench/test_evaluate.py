@@ -71,6 +71,9 @@ def assert_same(actual: Scores, expected: Scores, tolerance: float = 1e-12) -> N
         if field.name == "windows":
             for name, values in vars(theirs).items():
                 np.testing.assert_array_equal(getattr(ours, name), values, err_msg=name)
+        elif field.name == "steps":
+            for name, values in vars(theirs).items():
+                np.testing.assert_allclose(getattr(ours, name), values, rtol=tolerance, err_msg=name)
         elif isinstance(theirs, DefinedMean):
             assert ours == replace(theirs, mean=pytest.approx(theirs.mean, rel=tolerance, nan_ok=True))
         else:
@@ -90,6 +93,32 @@ def test_scores_do_not_depend_on_how_many_windows_are_forecast_at_once(
     if expected.curve is not None:
         for name in ("mse", "mae", "crps"):
             np.testing.assert_allclose(getattr(actual.curve, name), getattr(expected.curve, name), rtol=1e-12)
+
+
+@pytest.mark.parametrize("windows", [1, 7, 64])
+def test_sample_forecasts_are_those_of_evenly_spaced_windows_and_channels(
+    monkeypatch: pytest.MonkeyPatch, windows: int
+) -> None:
+    monkeypatch.setattr("tsbench.backbones.forecast_cache._ROWS_PER_CHUNK", windows * CHANNELS)
+    samples = evaluate(FUSED, frozen(), GRID).samples
+    assert samples.windows.tolist() == [0, 35, 70, 105]
+    assert samples.channels.tolist() == [0, 1, 2]
+    assert samples.context == 2 * HORIZON
+    np.testing.assert_allclose(samples.forecast, by_hand(0.35)[samples.windows], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "pairs", "places", "channels"),
+    [(12 * 30, 12, [0, 35, 70, 105], [0, 1, 2]), (8 * 30, 8, [0, 35, 70, 105], [0, 2]), (1, 1, [0], [0])],
+)
+def test_samples_are_fewer_where_the_horizon_is_long(
+    monkeypatch: pytest.MonkeyPatch, values: int, pairs: int, places: list[int], channels: list[int]
+) -> None:
+    monkeypatch.setattr("tsbench.bench.evaluate._SAMPLE_VALUES", values)
+    samples = evaluate(BASE, frozen(), GRID).samples
+    assert (samples.windows.tolist(), samples.channels.tolist()) == (places, channels)
+    assert samples.forecast.shape == (len(places), len(channels), 3, HORIZON)
+    assert len(places) * len(channels) <= pairs
 
 
 def test_scores_are_the_plain_means_of_the_definitions() -> None:

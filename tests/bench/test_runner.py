@@ -172,6 +172,34 @@ def test_a_record_tells_what_was_scored_and_how(bench: Bench) -> None:
     assert 0 <= record.metrics["gate_open_val"] <= 1
 
 
+def test_a_record_shows_some_of_its_forecasts_and_their_errors(bench: Bench) -> None:
+    spec = cell(backbone="naive-last", test_stride=50)
+    run_cell(bench, spec)
+    record = bench.store.load(bench.key(spec))
+    assert record is not None
+    assert record.details is not None
+    details, samples = record.details, record.details.samples
+    dataset = bench.dataset("demo")
+    train = dataset.values[:2400]
+    scaled = (dataset.values - train.mean(0)) / train.std(0)
+    starts = np.arange(3200, 3977, 50)[[0, 5, 10, 15]]
+    channels = [dataset.channels.index(name) for name in samples.channels]
+    assert samples.start.tolist() == starts.tolist()
+    assert samples.time.tolist() == dataset.timestamps[starts].tolist()
+    for place, start in enumerate(starts):
+        context, target = scaled[start - 48 : start, channels].T, scaled[start : start + 24, channels].T
+        np.testing.assert_allclose(samples.context[place], context, atol=2e-3)
+        np.testing.assert_allclose(samples.target[place], target, atol=2e-3)
+        median = np.broadcast_to(context[:, -1:], target.shape)
+        np.testing.assert_allclose(samples.forecast[place, :, 4], median, atol=2e-3)
+    assert details.levels.tolist() == list(record.levels)
+    assert details.mae.mean() == pytest.approx(record.metrics["mae"], rel=1e-5)
+    pooled = details.pinball.mean() / details.abs_target.mean()
+    assert record.metrics["crps"] == pytest.approx(pooled, rel=1e-5)
+    assert details.below[8] - details.below[0] == pytest.approx(record.metrics["coverage_80"], abs=0.01)
+    assert (bench.store.root / "details" / "demo").is_dir()
+
+
 def test_probts_scores_are_those_of_the_data_as_they_are(bench: Bench) -> None:
     record = run_cell(bench, cell(backbone="naive-last", test_stride=50))
     values = bench.dataset("demo").values

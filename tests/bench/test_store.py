@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsbench.bench.columns import COLUMNS, certificate, variant
-from tsbench.bench.records import Failure, FusionCurves, Provenance, Record, WindowScores
+from tsbench.bench.records import (
+    Details,
+    Failure,
+    FusionCurves,
+    Provenance,
+    Record,
+    SampleForecasts,
+    WindowScores,
+)
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec, TeacherOptions, TsMemoryOptions
 from tsbench.errors import TsbenchError
@@ -62,13 +70,31 @@ def make_record(spec: CellSpec, windows: int = 5, details: bool = True) -> Recor
         curves=FusionCurves(grid, {m: rng.random(21) for m in metrics}, {m: rng.random(21) for m in metrics})
         if details and fused
         else None,
+        details=make_details(rng, (0.1, 0.5, 0.9) if fused else ()) if details else None,
+    )
+
+
+def make_details(rng: np.random.Generator, levels: tuple[float, ...]) -> Details:
+    pairs, horizon = (4, 3), 7
+    return Details(
+        *(rng.random(horizon, dtype=np.float32) for _ in range(4)),
+        levels=np.array(levels),
+        below=rng.random(len(levels)),
+        samples=SampleForecasts(
+            start=np.arange(4),
+            time=np.datetime64("2016-07-01T00:15:00") + np.arange(4).astype("timedelta64[s]"),
+            channels=("HUFL", "Straße, 2", ""),
+            context=rng.random((*pairs, 14), dtype=np.float32),
+            target=rng.random((*pairs, horizon), dtype=np.float32),
+            forecast=rng.random((*pairs, max(1, len(levels)), horizon), dtype=np.float32),
+        ),
     )
 
 
 def assert_same(found: Record | None, expected: Record) -> None:
     assert found is not None
-    bare = replace(found, metrics={}, window_scores=None, curves=None)
-    assert vars(bare) == vars(replace(expected, metrics={}, window_scores=None, curves=None))
+    bare = {"metrics": {}, "window_scores": None, "curves": None, "details": None}
+    assert vars(replace(found, **bare)) == vars(replace(expected, **bare))
     assert list(found.metrics) == list(expected.metrics)
     np.testing.assert_array_equal(list(found.metrics.values()), list(expected.metrics.values()))
     assert (found.window_scores is None) == (expected.window_scores is None)
@@ -85,6 +111,13 @@ def assert_same(found: Record | None, expected: Record) -> None:
             assert list(stored) == list(wanted)
             for name in wanted:
                 np.testing.assert_array_equal(stored[name], wanted[name])
+    assert (found.details is None) == (expected.details is None)
+    if found.details and expected.details:
+        stored, wanted = (vars(d) | vars(d.samples) for d in (found.details, expected.details))
+        assert stored.pop("channels") == wanted.pop("channels")
+        for name in wanted.keys() - {"samples"}:
+            assert stored[name].dtype == wanted[name].dtype, name
+            np.testing.assert_array_equal(stored[name], wanted[name], err_msg=name, strict=True)
 
 
 SPECS = [
@@ -109,7 +142,7 @@ def test_a_saved_record_comes_back_equal(spec: CellSpec, tmp_path: Path) -> None
     assert path.parent.parent == tmp_path / "results" / "records"
     assert_same(store.load(record.key), record)
     (listed,) = store.records()
-    assert_same(listed, replace(record, window_scores=None, curves=None))
+    assert_same(listed, replace(record, window_scores=None, curves=None, details=None))
 
 
 @settings(deadline=None, max_examples=25, derandomize=True)
@@ -193,7 +226,7 @@ def test_keys_that_share_twelve_digits_are_told_apart(tmp_path: Path) -> None:
     assert store.load(record.key[:12] + "0" * 52) is None
 
 
-@pytest.mark.parametrize("files_before_the_crash", [0, 1, 2])
+@pytest.mark.parametrize("files_before_the_crash", [0, 1, 2, 3])
 def test_when_save_is_cut_off_the_cell_is_not_done(
     files_before_the_crash: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +267,7 @@ def test_when_saving_again_is_cut_off_the_old_record_stays(
     assert_same(store.load(record.key), record)
 
 
-@pytest.mark.parametrize("kind", ["records", "windows", "curves"])
+@pytest.mark.parametrize("kind", ["records", "windows", "curves", "details"])
 @pytest.mark.parametrize("content", [b"", b"not parquet", None], ids=["empty", "other", "cut"])
 def test_a_damaged_file_is_named_with_its_remedy(kind: str, content: bytes | None, tmp_path: Path) -> None:
     store = ResultsStore(tmp_path)
@@ -248,6 +281,27 @@ def test_a_damaged_file_is_named_with_its_remedy(kind: str, content: bytes | Non
     assert "\n" not in str(caught.value)
     path.unlink()
     assert (store.load(record.key) is None) == (kind == "records")
+
+
+def test_a_record_made_before_there_were_details_has_none(tmp_path: Path) -> None:
+    store = ResultsStore(tmp_path)
+    record = make_record(memory_spec())
+    store.save(record)
+    (path,) = tmp_path.glob("details/*/*.parquet")
+    path.unlink()
+    assert_same(store.load(record.key), replace(record, details=None))
+
+
+def test_details_of_other_shapes_than_their_own_count_as_damaged(tmp_path: Path) -> None:
+    store = ResultsStore(tmp_path)
+    record = make_record(memory_spec())
+    store.save(record)
+    (path,) = tmp_path.glob("details/*/*.parquet")
+    frame = pl.read_parquet(path)
+    for damaged in (frame.clear(), frame.drop("below"), frame.with_columns(pl.col("target").list.head(5))):
+        damaged.write_parquet(path)
+        with pytest.raises(TsbenchError, match="delete it and run again"):
+            store.load(record.key)
 
 
 def test_a_record_with_no_rows_or_of_another_schema_counts_as_damaged(tmp_path: Path) -> None:
@@ -321,7 +375,7 @@ def test_size_counts_all_files_and_a_cell_is_small(tmp_path: Path) -> None:
     store = ResultsStore(tmp_path)
     store.save(make_record(memory_spec()))
     sizes = [path.stat().st_size for path in tmp_path.rglob("*.parquet")]
-    assert len(sizes) == 3
+    assert len(sizes) == 4
     assert store.size_bytes() == sum(sizes)
     assert max(sizes) < 12_000
 

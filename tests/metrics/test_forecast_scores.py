@@ -21,7 +21,7 @@ from tsbench.metrics.streaming import ForecastScores
 NINE = tuple(i / 10 for i in range(1, 10))
 FLOATS = ("mse", "mae", "smape", "crps", "crps_unnormalised", "nmae", "coverage", "width", "mean_abs_target")
 MEANS = ("crps_per_window", "crps_per_channel", "nmae_per_window", "probts_nmae", "probts_crps")
-ARRAYS = ("mse_by_step", "mae_by_step", "mse_by_channel", "mae_by_channel", "pinball_by_channel")
+ARRAYS = ("mse_by_channel", "mae_by_channel", "pinball_by_channel")
 UNITS = Scaler(mean=np.array([-40.0, 0.3, 1000.0]), std=np.array([7.0, 0.002, 90.0]))
 
 
@@ -35,6 +35,8 @@ def score(forecast, target, batch_size=10**6, levels=NINE, units=None):
 def assert_same(result, expected, rtol):
     for name in (*FLOATS, *ARRAYS):
         np.testing.assert_allclose(getattr(result, name), getattr(expected, name), rtol=rtol, err_msg=name)
+    for name, values in vars(expected.steps).items():
+        np.testing.assert_allclose(getattr(result.steps, name), values, rtol=rtol, err_msg=name)
     for name in MEANS:
         actual, wanted = getattr(result, name), getattr(expected, name)
         mean = pytest.approx(wanted.mean, rel=rtol, nan_ok=True)
@@ -58,14 +60,55 @@ def test_scores_equal_the_pure_functions(make_batch):
         "coverage": interval_coverage(target, forecast[:, :, 0], forecast[:, :, 8]),
         "width": interval_width(forecast[:, :, 0], forecast[:, :, 8]),
         "mean_abs_target": float(target.abs().double().mean()),
-        "mse_by_step": [mse(target[..., h], point[..., h]) for h in range(horizon)],
-        "mae_by_step": [mae(target[..., h], point[..., h]) for h in range(horizon)],
         "mse_by_channel": [mse(target[:, c], point[:, c]) for c in range(channels)],
         "mae_by_channel": [mae(target[:, c], point[:, c]) for c in range(channels)],
     }
     for name, value in expected.items():
         np.testing.assert_allclose(getattr(result, name), value, rtol=2e-6, err_msg=name)
     assert (result.n_windows, result.n_points) == (windows, windows * channels * horizon)
+
+
+@pytest.mark.parametrize("batch_size", [1, 6, 23])
+def test_steps_equal_the_pure_functions_of_each_step_alone(make_batch, batch_size):
+    forecast, target = make_batch(21)
+    point = median_forecast(forecast, NINE)
+    steps = score(forecast, target, batch_size).steps
+    for h in range(target.shape[-1]):
+        one, quantiles = target[..., h : h + 1], forecast[..., h : h + 1]
+        loss = weighted_quantile_loss(one, quantiles, NINE).mean
+        assert steps.mse[h] == pytest.approx(mse(target[..., h], point[..., h]), rel=2e-6)
+        assert steps.mae[h] == pytest.approx(mae(target[..., h], point[..., h]), rel=2e-6)
+        assert steps.pinball[h] / steps.abs_target[h] == pytest.approx(loss, rel=2e-6)
+        assert steps.abs_target[h] == pytest.approx(float(one.abs().double().mean()), rel=2e-6)
+
+
+def test_means_over_steps_are_the_scores(make_batch):
+    result = score(*make_batch(22), batch_size=5)
+    assert result.steps.mse.mean() == pytest.approx(result.mse, rel=1e-6)
+    assert result.steps.mae.mean() == pytest.approx(result.mae, rel=1e-6)
+    assert result.steps.pinball.mean() == pytest.approx(result.crps_unnormalised, rel=1e-6)
+    assert result.steps.abs_target.mean() == pytest.approx(result.mean_abs_target, rel=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 6, 23])
+def test_below_counts_the_targets_at_or_below_each_quantile(make_batch, batch_size):
+    forecast, target = make_batch(23)
+    target[3] = forecast[3, :, 4]  # ties count
+    expected = [float((target <= forecast[:, :, q]).double().mean()) for q in range(9)]
+    result = score(forecast, target, batch_size)
+    np.testing.assert_array_equal(result.below, expected)
+    assert (np.diff(result.below) >= 0).all()
+    closed = interval_coverage(target, forecast[:, :, 0], forecast[:, :, 8])
+    assert result.below[8] - result.below[0] == pytest.approx(closed)  # no target lies on the lower bound
+
+
+def test_quantiles_of_the_true_distribution_have_their_level_of_targets_below():
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randn(500, 2, 40, generator=generator)
+    quantiles = torch.distributions.Normal(0, 1).icdf(torch.tensor(NINE))
+    forecast = quantiles[:, None].expand(500, 2, 9, 40).contiguous()
+    # four standard errors of the shares of 40,000 draws
+    np.testing.assert_allclose(score(forecast, target, 64).below, NINE, atol=0.01)
 
 
 def test_crps_variants_equal_the_pure_function(make_batch):
@@ -228,7 +271,9 @@ def test_point_only_forecasts_have_no_crps_and_no_coverage(make_batch):
     assert np.isnan(undefined).all()
     assert np.isnan([result.probts_crps.mean, *result.windows.pinball]).all()
     assert np.isfinite([result.nmae, result.nmae_per_window.mean, result.probts_nmae.mean]).all()
-    assert np.isfinite([result.smape, *result.mse_by_step, *result.windows.mae]).all()
+    assert np.isfinite([result.smape, *result.steps.mse, *result.windows.mae]).all()
+    assert np.isnan(result.steps.pinball).all()
+    assert result.below.shape == (0,)
 
 
 def test_when_every_target_is_zero_then_only_the_normalised_crps_is_undefined(make_batch):

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tsbench.bench.diagnoses import Diagnosis
 from tsbench.config import CellSpec, FLlmOptions
 from tsbench.errors import TsbenchError
-from tsbench.methods.f_llm_stability import Band, Diagnosis, Loop, Slope, Stability
+from tsbench.methods.f_llm_stability import Band, Loop, Slope, Stability
 from tsbench.report.render import render
 from tsbench.report.stability import draw_stability, stability_tables
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tsbench.backbones.base import Forecaster, SampleForecaster, path_sampler
 from tsbench.backbones.forecast_cache import FrozenBackbone
-from tsbench.data.windows import WindowGrid, gather_contexts, gather_targets
+from tsbench.data.windows import WindowGrid, evenly_spaced, gather_contexts, gather_targets
 from tsbench.methods.fusion import FusedForecaster, fuse, predict_windows
 from tsbench.metrics.fusion import FusionCurve, FusionScores
 from tsbench.metrics.samples import SampleScores, score_samples
@@ -16,6 +17,27 @@ from tsbench.metrics.streaming import ForecastScores, Scores, Units
 
 # Sampled or context values held at once: 64 MB, a few times that while they are sorted.
 _VALUES_AT_ONCE = 2**24
+
+# Forecasts kept to look at; what they take on disk grows with these values.
+_SAMPLE_WINDOWS, _SAMPLE_CHANNELS, _SAMPLE_CONTEXT = 4, 3, 192
+_SAMPLE_VALUES = 25_000
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Forecasts of a few windows and channels, evenly spaced.
+
+    Attributes:
+        windows: [W'] int64, places in the grid, ascending.
+        channels: [C'] int64, places in the data, ascending.
+        context: Steps before the target to show with them.
+        forecast: [W', C', Q, H] float32.
+    """
+
+    windows: NDArray[np.int64]
+    channels: NDArray[np.int64]
+    context: int
+    forecast: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +47,12 @@ class Evaluation:
     Attributes:
         scores: Everything the accumulator counts.
         curve: Scores for every fusion weight; None where nothing is fused.
+        samples: A few of the forecasts.
     """
 
     scores: Scores
     curve: FusionScores | None
+    samples: Samples
 
 
 def evaluate(
@@ -48,12 +72,32 @@ def evaluate(
     """
     scores = ForecastScores(forecaster.quantile_levels, frozen.scaled.shape[1], grid.horizon, units)
     curve = FusionCurve(forecaster.quantile_levels) if isinstance(forecaster, FusedForecaster) else None
+    windows, channels, context = _sample_places(forecaster, frozen, grid)
+    samples = []
     for part, forecast, parts in _forecasts(forecaster, frozen, grid):
         target = torch.from_numpy(gather_targets(frozen.scaled, grid.starts[part], grid.horizon))
         scores.update(forecast, target)
         if curve is not None and parts is not None:
             curve.update(*parts, target)
-    return Evaluation(scores.result(), curve.result() if curve is not None else None)
+        here = windows[(part.start <= windows) & (windows < part.stop)] - part.start
+        samples.append(forecast[here][:, channels].cpu().numpy())
+    return Evaluation(
+        scores.result(),
+        curve.result() if curve is not None else None,
+        Samples(windows, channels, context, np.concatenate(samples)),
+    )
+
+
+def _sample_places(
+    forecaster: Forecaster, frozen: FrozenBackbone, grid: WindowGrid
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Windows [W'], channels [C'] and context steps to keep: fewer channels, then windows, of a long H."""
+    context = min(grid.lookback, 2 * grid.horizon, _SAMPLE_CONTEXT)
+    each = (max(1, len(forecaster.quantile_levels)) + 1) * grid.horizon + context
+    pairs = max(1, _SAMPLE_VALUES // each)
+    windows = evenly_spaced(len(grid.starts), min(_SAMPLE_WINDOWS, pairs))
+    channels = evenly_spaced(frozen.scaled.shape[1], min(_SAMPLE_CHANNELS, pairs // len(windows)))
+    return windows, channels, context
 
 
 def evaluate_samples(

@@ -73,6 +73,53 @@ class FusionCurves:
 
 
 @dataclass(frozen=True, eq=False)
+class SampleForecasts:
+    """A few test forecasts to look at, in standardised units rounded to 1/512.
+
+    Attributes:
+        start: [W'] int64, first target row of each window.
+        time: [W'] datetime64[s] of that row, as the data set has it.
+        channels: C' names.
+        context: [W', C', K] float32, the last steps before the target.
+        target: [W', C', H] float32.
+        forecast: [W', C', Q, H] float32; Q = 1 for point-only forecasts.
+    """
+
+    start: NDArray[np.int64]
+    time: NDArray[np.datetime64]
+    channels: tuple[str, ...]
+    context: NDArray[np.float32]
+    target: NDArray[np.float32]
+    forecast: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Details:
+    """What figures need beyond the scores, from the windows of the record.
+
+    Errors are means over windows and channels, in standardised units; the weighted quantile loss of a step
+    is pinball / abs_target.
+
+    Attributes:
+        mse: [H] float32, by horizon step.
+        mae: [H] float32.
+        pinball: [H] float32, mean of 2 rho over levels; NaN for point-only forecasts.
+        abs_target: [H] float32, mean of |y|.
+        levels: [Q] float64, quantile levels; empty for point-only forecasts.
+        below: [Q] float64, share of targets at or below each quantile; `levels` when calibrated.
+        samples: A few forecasts.
+    """
+
+    mse: NDArray[np.float32]
+    mae: NDArray[np.float32]
+    pinball: NDArray[np.float32]
+    abs_target: NDArray[np.float32]
+    levels: NDArray[np.float64]
+    below: NDArray[np.float64]
+    samples: SampleForecasts
+
+
+@dataclass(frozen=True, eq=False)
 class Record:
     """One finished cell.
 
@@ -90,6 +137,8 @@ class Record:
         provenance: Where the figures come from.
         window_scores: Per-window errors; None when read without them.
         curves: Scores against α; None where nothing is fused.
+        details: Errors by step, calibration and sample forecasts; None when read without them, of a
+            collection, and of records made before there were any.
     """
 
     key: str
@@ -103,6 +152,7 @@ class Record:
     provenance: Provenance
     window_scores: WindowScores | None = None
     curves: FusionCurves | None = None
+    details: Details | None = None
 
 
 @dataclass(frozen=True)

@@ -236,6 +236,7 @@ def run_cell(bench: Bench, spec: CellSpec) -> Record:
 
 def _window_record(bench: Bench, spec: CellSpec, key: str) -> Record:
     """Fit and evaluate a cell on a long data set."""
+    from tsbench.bench.details import cell_details
     from tsbench.bench.evaluate import evaluate, evaluate_samples
     from tsbench.bench.provenance import provenance
     from tsbench.bench.scores import cell_metrics, fusion_curves, sample_metrics
@@ -276,6 +277,7 @@ def _window_record(bench: Bench, spec: CellSpec, key: str) -> Record:
             abs_target=evaluation.scores.windows.abs_target,
         ),
         curves=fusion_curves(fitted, evaluation),
+        details=cell_details(task, grid, evaluation),
     )
 
 

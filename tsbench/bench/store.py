@@ -3,6 +3,7 @@
     <root>/records/<dataset>/<horizon>-<method>-<backbone>-<key>.parquet   one row per metric, see COLUMNS
     <root>/windows/<dataset>/<same name>.parquet                           errors of each test window
     <root>/curves/<dataset>/<same name>.parquet                            scores against the fusion weight
+    <root>/details/<dataset>/<same name>.parquet                           by step, calibration, samples
     <root>/failures/<key>.json                                             cells that ended in an error
     <root>/latency/<dataset>/<horizon>-<batch>-<backbone>-<key>.json       what a query costs
 
@@ -18,11 +19,20 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from tsbench.bench.columns import COLUMNS, certificate
-from tsbench.bench.records import Failure, FusionCurves, Provenance, Record, WindowScores
+from tsbench.bench.records import (
+    Details,
+    Failure,
+    FusionCurves,
+    Provenance,
+    Record,
+    SampleForecasts,
+    WindowScores,
+)
 from tsbench.config import CellSpec
 from tsbench.errors import TsbenchError
 from tsbench.fsio import atomic_write
@@ -71,12 +81,14 @@ class ResultsStore:
             write(self._path("windows", record), _to_parquet(scores))
         if record.curves is not None:
             write(self._path("curves", record), _to_parquet(_curves_to_frame(record.curves)))
+        if record.details is not None:
+            write(self._path("details", record), _to_parquet(_details_to_frame(record.details)))
         write(path, _to_parquet(_record_to_frame(record)))
         self._failure_path(record.key).unlink(missing_ok=True)
         return path
 
     def load(self, key: str) -> Record | None:
-        """Read one cell with its window scores and curves.
+        """Read one cell with its window scores, curves and details.
 
         Returns:
             The record, or None if the cell is not done.
@@ -87,11 +99,14 @@ class ResultsStore:
         for path in self.root.glob(f"records/*/*-{key[:_KEY_DIGITS]}.parquet"):
             record = _read_record(path)
             if record.key == key:
-                windows, curves = self._path("windows", record), self._path("curves", record)
+                windows, curves, details = (
+                    self._path(kind, record) for kind in ("windows", "curves", "details")
+                )
                 return replace(
                     record,
                     window_scores=_read_windows(windows) if windows.is_file() else None,
                     curves=_read_curves(curves) if curves.is_file() else None,
+                    details=_read_details(details) if details.is_file() else None,
                 )
         return None
 
@@ -101,7 +116,7 @@ class ResultsStore:
         return {key for key in keys if key[:_KEY_DIGITS] in found}
 
     def records(self) -> list[Record]:
-        """Read all cells without window scores and curves, ordered by file name.
+        """Read all cells without window scores, curves and details, ordered by file name.
 
         Raises:
             TsbenchError: A file is damaged.
@@ -250,6 +265,33 @@ def _read_curves(path: Path) -> FusionCurves:
         frame = pl.read_parquet(path.read_bytes())
         val, test = (_arrays(frame.filter(split=split).drop("split")) for split in ("val", "test"))
         return FusionCurves(alpha=val.pop("alpha"), val=val, test={name: test[name] for name in val})
+
+
+def _details_to_frame(details: Details) -> pl.DataFrame:
+    """One row, a column per array, each a list in C order."""
+    arrays = vars(details) | vars(details.samples)
+    del arrays["samples"]
+    arrays["time"] = details.samples.time.astype("datetime64[ms]")  # the coarsest unit of a data frame
+    return pl.DataFrame({name: [pl.Series(np.ravel(values))] for name, values in arrays.items()})
+
+
+def _read_details(path: Path) -> Details:
+    with readable(path):
+        frame = pl.read_parquet(path.read_bytes())
+        arrays = {name: frame[name].item().to_numpy() for name in frame.columns}
+        channels = tuple(frame["channels"].item())
+        pairs, horizon = (len(arrays["start"]), len(channels)), len(arrays["mse"])
+        return Details(
+            **{name: arrays[name] for name in Details.__dataclass_fields__ if name != "samples"},
+            samples=SampleForecasts(
+                start=arrays["start"],
+                time=arrays["time"].astype("datetime64[s]"),
+                channels=channels,
+                context=arrays["context"].reshape(*pairs, -1),
+                target=arrays["target"].reshape(*pairs, horizon),
+                forecast=arrays["forecast"].reshape(*pairs, -1, horizon),
+            ),
+        )
 
 
 def _arrays(frame: pl.DataFrame) -> dict[str, NDArray[Any]]:

@@ -1,11 +1,9 @@
 """Commands that measure: run and its stages."""
 
-import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -226,7 +224,7 @@ def _evaluate(bench: "Bench", cells: "list[CellSpec]") -> None:
 def _closed_loops(stage: str, cells: "list[CellSpec]") -> "list[CellSpec]":
     """The cells whose stability is asked for; whatever forbids it is found before any work."""
     from tsbench.data.catalog import find_collection
-    from tsbench.report.stability import require_matplotlib
+    from tsbench.report.figures.canvas import require_matplotlib
 
     if stage != "eval":
         raise TsbenchError(f"--diagnose goes with `tsbench eval`, not with {stage}; leave it out")
@@ -242,26 +240,12 @@ def _closed_loops(stage: str, cells: "list[CellSpec]") -> "list[CellSpec]":
 
 
 def _diagnose(bench: "Bench", spec: "CellSpec") -> None:
-    """Measure the stability of a cell unless it is stored, print it, and draw it beside its file."""
-    from tsbench.bench.provenance import provenance
-    from tsbench.methods.f_llm import FLlmForecaster, fit
-    from tsbench.methods.f_llm_stability import Diagnosis, diagnose, load_diagnosis, save_diagnosis
+    """Print the stability of a cell, and draw it beside its file."""
+    from tsbench.bench.diagnoses import diagnose_cell
     from tsbench.report.render import render
     from tsbench.report.stability import draw_stability, stability_tables
 
-    key = bench.key(spec)
-    folder = bench.store.root / "stability" / re.sub(r"[^\w.-]+", "_", spec.dataset)
-    path = folder / f"{spec.horizon}-{spec.method}-{spec.backbone}-{key[:12]}.json"
-    found = load_diagnosis(path, key)
-    if found is None:
-        started = time.perf_counter()
-        task = bench.task(spec)
-        frozen = bench.frozen(spec, task)
-        stability = diagnose(task, frozen, cast(FLlmForecaster, fit(task, frozen).forecaster))
-        wall_s = time.perf_counter() - started
-        made = provenance(task.dataset.sha256, frozen.backbone.identity, spec.device, wall_s)
-        found = Diagnosis(key, spec, asdict(made), stability)
-        save_diagnosis(path, found)
+    found, path = diagnose_cell(bench, spec)
     typer.echo(render(stability_tables(found), "markdown"))
     draw_stability(found, path)
     bench.progress(f"stability: {path}, with figures .png and .pdf")

@@ -4,21 +4,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import PlainSerializer, PlainValidator, TypeAdapter
+from pydantic import PlainSerializer, PlainValidator
 from torch import Tensor
 from torch.nn import functional as F
 
 from tsbench.backbones.forecast_cache import FrozenBackbone
-from tsbench.config import CellSpec, FLlmOptions
+from tsbench.config import FLlmOptions
 from tsbench.data.windows import evenly_spaced, gather_contexts
-from tsbench.errors import TsbenchError
-from tsbench.fsio import atomic_write
 from tsbench.methods.f_llm import FLlmForecaster, fit
 from tsbench.methods.task import Task
 from tsbench.metrics.bootstrap import disjoint_block, moving_block_weights
@@ -129,26 +126,6 @@ class Stability:
     rho: float
     epsilon: float
     bound: Numbers
-
-
-@dataclass(frozen=True, eq=False)
-class Diagnosis:
-    """What is stored of a cell.
-
-    Attributes:
-        key: Content hash of the cell.
-        spec: The cell.
-        provenance: Where, when and from what, as in `tsbench.bench.records.Provenance`.
-        stability: The figures.
-    """
-
-    key: str
-    spec: CellSpec
-    provenance: dict[str, Any]
-    stability: Stability
-
-
-_JSON = TypeAdapter(Diagnosis)
 
 
 def diagnose(task: Task, frozen: FrozenBackbone, forecaster: FLlmForecaster) -> Stability:
@@ -272,32 +249,6 @@ def error_bands(
     pairs = zip([*whole, whole[1] - whole[0]], [*resampled, resampled[1] - resampled[0]], strict=True)
     bands = [Band(value, *np.quantile(draws, (0.025, 0.975), axis=0)) for value, draws in pairs]
     return bands[0], bands[1], bands[2]
-
-
-def save_diagnosis(path: Path, diagnosis: Diagnosis) -> None:
-    """Write a diagnosis as JSON, in full precision.
-
-    Raises:
-        TsbenchError: The file cannot be written.
-    """
-    with atomic_write(path) as file:
-        file.write(_JSON.dump_json(diagnosis, indent=1) + b"\n")
-
-
-def load_diagnosis(path: Path, key: str) -> Diagnosis | None:
-    """Read the diagnosis of a cell; None where there is none.
-
-    Raises:
-        TsbenchError: The file is damaged.
-    """
-    if not path.is_file():
-        return None
-    try:
-        found = _JSON.validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        cause = str(error).splitlines()[0]
-        raise TsbenchError(f"cannot read {path} ({cause}); delete it and run again") from error
-    return found if found.key == key else None
 
 
 def _thinned(starts: NDArray[np.int64], channels: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

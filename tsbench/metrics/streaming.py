@@ -17,6 +17,8 @@ _INTERVAL = (0.1, 0.9)  # the central 80 % interval
 _N_SUMS = 8
 _SQUARED, _ABSOLUTE, _SMAPE, _PINBALL, _TARGET, _COVERED, _WIDTH, _DATA_TARGET = range(_N_SUMS)
 
+_N_STEP_SUMS = 4  # squared, absolute, pinball and |y|, per step
+
 
 class Units(Protocol):
     """How standardised values read in data units: value * std + mean, per channel. A `Scaler` is one."""
@@ -44,6 +46,19 @@ class WindowErrors:
 
 
 @dataclass(frozen=True, eq=False)
+class StepErrors:
+    """Errors of each horizon step, averaged over windows and channels.
+
+    The weighted quantile loss (pooled CRPS) of a step is pinball / abs_target.
+    """
+
+    mse: NDArray[np.float64]  # [H]
+    mae: NDArray[np.float64]  # [H]
+    pinball: NDArray[np.float64]  # [H] mean of 2 rho, also over levels; NaN for point-only forecasts
+    abs_target: NDArray[np.float64]  # [H] mean of |y|
+
+
+@dataclass(frozen=True, eq=False)
 class Scores:
     """Every figure of one pass over W windows of C channels and H steps.
 
@@ -68,11 +83,11 @@ class Scores:
     coverage: float  # share of targets inside the 80 % interval; NaN when the levels do not reach it
     width: float  # mean width of that interval
     mean_abs_target: float  # crps_unnormalised / crps
-    mse_by_step: NDArray[np.float64]  # [H]
-    mae_by_step: NDArray[np.float64]  # [H]
+    below: NDArray[np.float64]  # [Q] share of targets at or below each quantile; its level when calibrated
     mse_by_channel: NDArray[np.float64]  # [C]
     mae_by_channel: NDArray[np.float64]  # [C]
     pinball_by_channel: NDArray[np.float64]  # [C] mean of 2 rho; over `seasonal_error` it gives the SQL
+    steps: StepErrors
     windows: WindowErrors
 
 
@@ -114,7 +129,8 @@ class ForecastScores:
         self._units = torch.from_numpy(np.stack([mean, std], axis=1))
         self._totals = np.zeros(_N_SUMS)
         self._by_channel = np.zeros((_N_SUMS, channels))
-        self._by_step = np.zeros((2, horizon))
+        self._by_step = np.zeros((_N_STEP_SUMS, horizon))
+        self._below = np.zeros(len(self._levels))
         self._windows: list[NDArray[np.float32]] = []
 
     @torch.no_grad()
@@ -136,9 +152,10 @@ class ForecastScores:
         tables = []
         units = self._units.to(target.device).expand(n_windows, -1, -1)
         for chunk in row_chunks(target, forecast, units):
-            sums, by_step = _reduce(self._levels, *chunk)
+            sums, by_step, below = _reduce(self._levels, *chunk)
             tables.append(sums)
             self._by_step += by_step.cpu().numpy()
+            self._below += below.cpu().numpy()
         table: NDArray[np.float64] = torch.cat(tables, dim=-1).cpu().numpy()
         self._totals += table.sum(-1)
         cube = table.reshape(_N_SUMS, n_windows, channels)
@@ -164,7 +181,7 @@ class ForecastScores:
         n_windows = len(mse)
         n_points = n_windows * channels * horizon
         means = self._totals / n_points
-        by_step = self._by_step / (n_windows * channels)
+        step_mse, step_mae, step_pinball, step_size = self._by_step / (n_windows * channels)
         by_channel = self._by_channel / (n_windows * horizon)
         return Scores(
             levels=self._levels,
@@ -184,11 +201,11 @@ class ForecastScores:
             coverage=float(means[_COVERED]),
             width=float(means[_WIDTH]),
             mean_abs_target=float(means[_TARGET]),
-            mse_by_step=by_step[_SQUARED],
-            mae_by_step=by_step[_ABSOLUTE],
+            below=self._below / n_points,
             mse_by_channel=by_channel[_SQUARED],
             mae_by_channel=by_channel[_ABSOLUTE],
             pinball_by_channel=by_channel[_PINBALL],
+            steps=StepErrors(mse=step_mse, mae=step_mae, pinball=step_pinball, abs_target=step_size),
             windows=WindowErrors(mse=mse, mae=mae, pinball=pinball, abs_target=abs_target),
         )
 
@@ -238,8 +255,8 @@ def row_sums(values: torch.Tensor) -> torch.Tensor:
 
 def _reduce(
     levels: tuple[float, ...], forecast: torch.Tensor, units: torch.Tensor, target: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Reduce [R, Q, H] and [R, H] to the table of sums [8, R] and, per step, [2, H] (squared, absolute).
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Reduce [R, Q, H] and [R, H] to the tables of sums [8, R] and, per step, [4, H], and counts below [Q].
 
     `units` [R, 2] float64 has the mean and the standard deviation of each row's channel.
     """
@@ -253,28 +270,50 @@ def _reduce(
         lower, upper = interpolate_levels(forecast, levels, _INTERVAL)[0].unbind(-2)
         covered = row_sums(((lower <= target) & (target <= upper)).float())
         width = row_sums(upper - lower)
+    pinball, by_step, below = _pinball_sums(forecast, target, levels)
     table = [
         row_sums(squared),
         row_sums(absolute),
         row_sums(smape),
-        _pinball_sums(forecast, target, levels) if levels else undefined,
+        pinball if levels else undefined,
         row_sums(size),
         covered,
         width,
         _data_size_sums(target, *units.unsqueeze(-1).unbind(1)),
     ]
-    by_step = [values.sum(0, dtype=torch.float64) for values in (squared, absolute)]
-    return torch.stack(table), torch.stack(by_step)
+    steps = [
+        _step_sums(squared),
+        _step_sums(absolute),
+        by_step if levels else torch.full_like(by_step, torch.nan),
+        _step_sums(size),
+    ]
+    return torch.stack(table), torch.stack(steps), below
 
 
-def _pinball_sums(forecast: torch.Tensor, target: torch.Tensor, levels: tuple[float, ...]) -> torch.Tensor:
-    """[R] float64: 2 rho summed over steps, averaged over levels, as 2 rho_q(e) = |e| + (2q - 1) e."""
-    total = torch.zeros(len(target), dtype=torch.float64, device=target.device)
+def _pinball_sums(
+    forecast: torch.Tensor, target: torch.Tensor, levels: tuple[float, ...]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """2 rho averaged over levels, summed over steps [R] and over rows [H], and targets below levels [Q].
+
+    By 2 rho_q(e) = |e| + (2q - 1) e; all float64.
+    """
+    by_row = torch.zeros(len(target), dtype=torch.float64, device=target.device)
+    losses = torch.zeros_like(target)
+    below = torch.zeros(len(levels), dtype=torch.float64, device=target.device)
     for index, level in enumerate(levels):
         error = target - forecast[:, index]
+        below[index] = (error <= 0).sum()
         signed = row_sums(error)
-        total += row_sums(error.abs_()) + (2 * level - 1) * signed
-    return total / len(levels)
+        losses.add_(error, alpha=2 * level - 1)
+        by_row += row_sums(error.abs_()) + (2 * level - 1) * signed
+        losses += error
+    count = max(1, len(levels))
+    return by_row / count, _step_sums(losses) / count, below
+
+
+def _step_sums(values: torch.Tensor) -> torch.Tensor:
+    """[R, H] float32 to [H] float64."""
+    return values.sum(0, dtype=torch.float64)
 
 
 def _data_size_sums(target: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:

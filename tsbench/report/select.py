@@ -1,15 +1,23 @@
 """Choosing among stored cells by an expression such as "dataset=ETTh1,ETTh2 method=ts-memory"."""
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from tsbench.bench.columns import option_values, variant
-from tsbench.bench.records import Failure, Record
 from tsbench.config import CellSpec, FLlmOptions, TeacherOptions, TsMemoryOptions
 from tsbench.errors import TsbenchError
 from tsbench.registry import unknown_name
 
-AnyCell = TypeVar("AnyCell", Record, Failure)
+
+class Cell(Protocol):
+    """What can be chosen: a record, a failure, a diagnosis."""
+
+    @property
+    def spec(self) -> CellSpec:
+        """What was asked for."""
+
+
+AnyCell = TypeVar("AnyCell", bound=Cell)
 
 _KEYS = (
     "variant",
@@ -24,7 +32,7 @@ def select(cells: Iterable[AnyCell], expression: str) -> list[AnyCell]:
     """Keep the cells that match every part of an expression.
 
     Args:
-        cells: Records or failures.
+        cells: Records, failures or others with a specification.
         expression: Space-separated `key=value`; commas between values mean "or". Keys are the fields of a
             cell, its TS-Memory or F-LLM options, and `variant`. Case does not count. A cell without such an
             option does not match. An empty expression keeps all.

@@ -1,20 +1,22 @@
 """The stability of F-LLM's roll-out as tables and as a figure."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tsbench.errors import TsbenchError
-from tsbench.fsio import atomic_write
 from tsbench.report.cells import Cell, Table
+from tsbench.report.figures.canvas import PAGE, legend_below, require_matplotlib, save, sheet, style
 from tsbench.report.labels import MISSING, backbone_label, method_label, spread
 
 if TYPE_CHECKING:
-    from tsbench.methods.f_llm_stability import Band, Diagnosis, Stability
+    from matplotlib.figure import Figure
 
-_LOOPS = ("F-LLM without feedback", "tab:orange"), ("F-LLM", "tab:blue")
+    from tsbench.bench.diagnoses import Diagnosis
+    from tsbench.methods.f_llm_stability import Band, Stability
+
+_LOOPS = ("F-LLM without feedback", "#D55E00"), ("F-LLM", "#0072B2")
 _ONE_STEP = "One-step open", "One-step closed"
 
 
@@ -62,38 +64,32 @@ def stability_tables(diagnosis: "Diagnosis") -> list[Table]:
     ]
 
 
-def require_matplotlib() -> None:
-    """Find out before the work that no figure can be drawn.
-
-    Raises:
-        TsbenchError: matplotlib is missing.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise TsbenchError("figures need the package matplotlib; pip install 'tsbench[figures]'") from error
-
-
 def draw_stability(diagnosis: "Diagnosis", path: Path) -> None:
-    """Draw the errors by step with their bands, and the bound as far as it lies within the axis.
+    """Draw the errors by step beside the file of the diagnosis, as PNG and as PDF.
 
     Args:
         diagnosis: Of one cell.
-        path: The diagnosis' file; a PNG and a PDF are written beside it.
+        path: The diagnosis' file.
 
     Raises:
         TsbenchError: matplotlib is missing, or a file cannot be written.
     """
     require_matplotlib()
-    from matplotlib.figure import Figure
+    with style():
+        save(stability_figure(diagnosis), path.with_suffix(""))
 
+
+def stability_figure(diagnosis: "Diagnosis") -> "Figure":
+    """The errors by step with their bands, and the bound as far as it lies within the axis."""
     stability, spec = diagnosis.stability, diagnosis.spec
     errors = stability.open_loop.error, stability.closed_loop.error
     steps = np.arange(1, len(stability.bound) + 1)
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.add_subplot()
+    coverage = f"{stability.windows} of {stability.windows_total} test windows"
+    title = f"{spec.dataset}, H = {spec.horizon}, L = {spec.lookback}, {spec.backbone}: error of the roll-out"
+    figure = sheet(PAGE, 2.8, title, f"{coverage}; band: 95 % by moving-block bootstrap.")
+    axes = figure.subplots()
     for (name, colour), error in zip(_LOOPS, errors, strict=True):
-        axes.plot(steps, error.value, color=colour, marker="o", markersize=4, label=name)
+        axes.plot(steps, error.value, color=colour, marker="o", label=name)
         axes.fill_between(steps, error.low, error.high, color=colour, alpha=0.2, linewidth=0)
     top = 1.2 * float(max(np.fmax(error.value, error.high).max() for error in errors))
     if np.isfinite(stability.bound).all() and stability.bound.min() <= top:
@@ -101,14 +97,9 @@ def draw_stability(diagnosis: "Diagnosis", path: Path) -> None:
         axes.plot(steps, stability.bound, color="black", linestyle="--", linewidth=1, label=label)
     axes.set_ylim(0, top)
     axes.set_xticks(steps)
-    axes.set_xlabel("roll-out step")
-    axes.set_ylabel("RMSE, standardised")
-    axes.set_title(f"{spec.dataset}, H = {spec.horizon}: {spec.backbone}, band 95 %", fontsize="medium")
-    axes.legend(loc="lower right", fontsize="small")
-    metadata: dict[str, dict[str, Any]] = {".png": {}, ".pdf": {"CreationDate": None}}
-    for ending, about in metadata.items():
-        with atomic_write(path.with_suffix(ending)) as file:
-            figure.savefig(file, format=ending.lstrip("."), dpi=150, metadata=about)
+    axes.set(xlabel="roll-out step", ylabel="RMSE, standardised")
+    legend_below(figure, [axes])
+    return figure
 
 
 def _error_rows(diagnosis: "Diagnosis") -> tuple[tuple[Cell, ...], ...]:
