@@ -275,7 +275,7 @@ def stored_rows(directory: Path, rows: int) -> NDArray[np.bool_]:
     path = directory / _CHECKSUMS
     if not path.exists() or path.stat().st_size != 4 * rows:
         return np.zeros(rows, dtype=np.bool_)
-    return np.fromfile(path, dtype=np.uint32) != 0
+    return np.asarray(np.fromfile(path, dtype=np.uint32) != 0)
 
 
 def _open_sparse(path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:

@@ -109,7 +109,7 @@ def _share(amount: Amount) -> str:
 def _data(each: Estimate) -> dict[str, object]:
     figures = (each.seconds, each.peak_mb, each.disk_mb)
     seconds, peak_mb, disk_mb = (None if math.isnan(figure) else round(figure, 3) for figure in figures)
-    counted = {}
+    counted: dict[str, object] = {}
     if each.work is not None:
         for name in ("forecasts", "embeddings", "teachers", "trainings"):
             amount: Amount = getattr(each.work, name)
