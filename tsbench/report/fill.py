@@ -6,15 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tsbench.backbones.hub import HUB_IDS
-from tsbench.backbones.hub import is_here as weights_are_here
+from tsbench.bench.checks import lacking_here
 from tsbench.bench.columns import changed_options
 from tsbench.bench.latency_records import Measurement
 from tsbench.bench.records import Failure, Record
 from tsbench.bench.suite import Suite
 from tsbench.config import CellSpec
-from tsbench.errors import TsbenchError
-from tsbench.registry import find, require_installed
 from tsbench.report.labels import (
     backbone_label,
     is_leak,
@@ -194,15 +191,8 @@ def _why_not(cells: Iterable[CellSpec], failures: Sequence[Failure]) -> dict[Cel
 
 def _not_here(method: str, backbone: str) -> str:
     """Not run, and what this machine lacks to run it."""
-    try:
-        require_installed("method", find("method", method))
-        require_installed("backbone", find("backbone", backbone))
-    except TsbenchError as error:
-        return f"{NOT_RUN}: {error}"
-    weights = HUB_IDS.get(backbone)
-    if weights and not weights_are_here(weights):
-        return f"{NOT_RUN}: the weights of {backbone} are not on this machine"
-    return NOT_RUN
+    lacking = lacking_here(method, backbone)
+    return f"{NOT_RUN}: {lacking}" if lacking else NOT_RUN
 
 
 def _score(rows: Sequence[Row], metric: str) -> Figure:
