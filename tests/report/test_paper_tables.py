@@ -13,12 +13,12 @@ import pytest
 from test_latency_tables import measured
 from test_tables import make_record, memory_spec
 
+from tsbench.backbones import hub
 from tsbench.bench.latency_records import Measurement, MethodCost
 from tsbench.bench.records import Failure, Record
 from tsbench.bench.suite import load_suite
 from tsbench.config import CellSpec, TsMemoryOptions
 from tsbench.errors import TsbenchError
-from tsbench.report import fill
 from tsbench.report.cells import Cell, Table
 from tsbench.report.labels import LEAK, MISSING
 from tsbench.report.layout import LAYOUTS, Layout, Place, find_layout, score_places
@@ -37,7 +37,7 @@ FULL = [name for name, layout in LAYOUTS.items() if name not in SUMMARIES and no
 
 @pytest.fixture(autouse=True)
 def no_weights_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fill, "weights_are_here", lambda source: False)
+    monkeypatch.setattr(hub, "is_here", lambda source: False)
 
 
 def text_of(figure: Published) -> str:
