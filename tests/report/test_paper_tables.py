@@ -13,6 +13,7 @@ import pytest
 from test_latency_tables import measured
 from test_tables import make_record, memory_spec
 
+from tsbench.backbones import hub
 from tsbench.bench.latency_records import Measurement, MethodCost
 from tsbench.bench.records import Failure, Record
 from tsbench.bench.suite import load_suite
@@ -36,7 +37,7 @@ FULL = [name for name, layout in LAYOUTS.items() if name not in SUMMARIES and no
 
 @pytest.fixture(autouse=True)
 def no_weights_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tsbench.backbones.hub.is_here", lambda source: False)
+    monkeypatch.setattr(hub, "is_here", lambda source: False)
 
 
 def text_of(figure: Published) -> str:

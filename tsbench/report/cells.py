@@ -6,8 +6,7 @@ from typing import Any
 
 _WORDS = (
     *("Method", "Backbone", "Dataset", "Data set", "Windows", "Profile", "Error", "Device"),
-    *("", "Source", "Verdict"),
-    *("Setting", "Score", ""),
+    *("Setting", "Score", "Source", "Verdict", ""),
 )
 
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from tsbench.bench.store import ResultsStore
 from tsbench.metrics.bootstrap import Interval
+from tsbench.report.cells import Cell, Table
 from tsbench.report.comparisons import Comparison, Family, Metric, control, interval_text, same_cell
 from tsbench.report.labels import ALPHA, MISSING, spread
 from tsbench.report.published import published
 from tsbench.report.standing import mean_change
-from tsbench.report.tables import Cell, Table
 
 CLAIMED = {"mse": -5.8, "mae": -2.1}
 """Mean change in percent over four backbones and eight data sets (arXiv 2602.11550, Section 5.2)."""

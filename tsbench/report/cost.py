@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tsbench.bench.cost.estimate import Estimate
 from tsbench.bench.cost.ledger import Amount
-from tsbench.report.tables import Cell, Table
+from tsbench.report.cells import Cell, Table
 
 _COLUMNS = (
     "Method",

@@ -11,6 +11,7 @@ from tsbench.bench.records import Record
 from tsbench.bench.store import ResultsStore
 from tsbench.errors import TsbenchError
 from tsbench.metrics.significance import LAGS_PER_BLOCK, MIN_BLOCKS
+from tsbench.report.cells import Cell, Table
 from tsbench.report.claims import claim_tables, claims
 from tsbench.report.comparisons import (
     LEVEL,
@@ -25,7 +26,6 @@ from tsbench.report.comparisons import (
 )
 from tsbench.report.labels import MISSING
 from tsbench.report.standing import summary_table
-from tsbench.report.tables import Cell, Table
 
 _AGAINST = {"origin": "Origin", "control": "the method's control"}
 

@@ -10,9 +10,9 @@ import numpy as np
 from tsbench.metrics.bootstrap import Interval, geometric_skill, nested_mean
 from tsbench.metrics.ranks import CriticalDifference, compare_ranks
 from tsbench.metrics.significance import win_rate
+from tsbench.report.cells import Cell, Table
 from tsbench.report.comparisons import Comparison, Family, Metric, Suite, Verdict, interval_text
 from tsbench.report.labels import MISSING, row_rank
-from tsbench.report.tables import Cell, Table
 
 
 @dataclass(frozen=True)
