@@ -36,9 +36,10 @@ def figures(
 
     Example: `tsbench figures alpha calibration --select "dataset=ETTh1 backbone=flame-small"`
     """
+    from tsbench.methods.f_llm_stability import load_diagnoses
     from tsbench.report.figures.catalog import draw_figures
 
-    written, missing = draw_figures(results, output, names or (), select)
+    written, missing = draw_figures(results, output, names or (), select, load_diagnoses(results))
     for line in missing:
         typer.echo(line, err=True)
     if not written:

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from tsbench.bench.store import ResultsStore, file_name
 from tsbench.errors import TsbenchError
-from tsbench.methods.f_llm_stability import Diagnosis, load_diagnoses
 from tsbench.registry import unknown_name
 from tsbench.report.figures.canvas import require_matplotlib, save, style
 from tsbench.report.figures.changes import (
@@ -32,6 +31,8 @@ from tsbench.report.stability import stability_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from tsbench.methods.f_llm_stability import Diagnosis
 
 
 class Picture(Protocol):
@@ -65,7 +66,7 @@ class StabilityPicture:
     """A stored diagnosis of F-LLM's roll-out."""
 
     name: str
-    diagnosis: Diagnosis
+    diagnosis: "Diagnosis"
 
 
 def prepare_stability(results: Results) -> list[StabilityPicture]:
@@ -77,12 +78,12 @@ def prepare_stability(results: Results) -> list[StabilityPicture]:
             ),
             each,
         )
-        for each in select(load_diagnoses(results.root), results.expression)
+        for each in results.diagnoses
     ]
 
 
 _RUN = "tsbench run --method ts-memory"
-FIGURES = {
+FIGURES: dict[str, Kind[Any]] = {
     "forecasts": Kind(prepare_forecasts, draw_forecasts, _RUN),
     "alpha": Kind(prepare_weights, draw_weights, _RUN),
     "ablation": Kind(prepare_ablation, draw_changes, f"{_RUN} --ablation no-gate"),
@@ -106,7 +107,11 @@ FIGURES = {
 
 
 def draw_figures(
-    results: Path, output: Path, names: Iterable[str] = (), expression: str = ""
+    results: Path,
+    output: Path,
+    names: Iterable[str] = (),
+    expression: str = "",
+    diagnoses: "Iterable[Diagnosis]" = (),
 ) -> tuple[list[Path], list[str]]:
     """Draw what the stored results allow, each picture as PNG and as PDF.
 
@@ -115,6 +120,7 @@ def draw_figures(
         output: Folder of the pictures; a picture of the same name is replaced.
         names: Figures; all unless given.
         expression: Which cells, see `select`.
+        diagnoses: Of F-LLM's stability, all that are stored.
 
     Returns:
         The files, and a line for each figure that has no data with the command that makes them.
@@ -132,7 +138,7 @@ def draw_figures(
     chosen = select(records, expression)
     if records and not chosen:
         raise TsbenchError(f"none of {len(records)} results matches '{expression}'; see them all without it")
-    source = Results(results, tuple(chosen), expression)
+    source = Results(results, tuple(chosen), tuple(select(diagnoses, expression)))
     written, missing = [], []
     for name in wanted:
         kind = FIGURES[name]

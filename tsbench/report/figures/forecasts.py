@@ -64,7 +64,7 @@ class Forecasts:
 def prepare_forecasts(results: Results) -> list[Forecasts]:
     """A picture per data set, horizon and backbone that has sample forecasts.
 
-    Three of the sample windows are shown, and of the channels the last, in these data sets the target.
+    Three of the sample windows are shown, and of their channels the last.
     """
     pictures = (
         _picture(results, alone, panel)
