@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -120,3 +121,81 @@ def test_when_a_record_is_damaged_then_its_file_is_named(tsbench: toy.Cli, store
     assert len(result.stderr.splitlines()) == 1
     assert str(path.name) in result.stderr
     assert "delete it and run again" in result.stderr
+
+
+def test_significance_needs_something_adapted_to_compare(tsbench: toy.Cli) -> None:
+    result = tsbench("report --significance --select horizon=12")
+    assert result.exit_code == 0
+    assert "### MSE over data sets" in result.stdout
+    alone = tsbench("report --significance --select 'horizon=12 backbone=toy'")
+    assert alone.exit_code == 2
+    assert "nothing to compare" in alone.stderr
+
+
+@pytest.mark.parametrize("other", ["--summary mse", "--latency", "--with-published"])
+def test_significance_stands_alone(tsbench: toy.Cli, other: str) -> None:
+    result = tsbench(f"report --significance {other}")
+    assert result.exit_code == 2
+    assert "--significance" in result.stderr
+
+
+@pytest.fixture
+def flame(store: ResultsStore) -> None:
+    """Origin on flame-small at one horizon of ETTh1, as Tables 9 and 10 of TS-Memory have it."""
+    record = store.records()[0]
+    spec = CellSpec(method="origin", backbone="flame-small", dataset="ETTh1", horizon=96)
+    store.save(replace(record, spec=spec, key="f" * 64, metrics=record.metrics | {"mse": 0.38491}))
+
+
+@pytest.mark.usefixtures("flame")
+def test_a_paper_table_is_filled_with_what_was_run(tsbench: toy.Cli) -> None:
+    line = "report --table ts-memory/10 --backbone flame-small"
+    assert " 0.3849 " in tsbench(line).stdout
+    tables = tsbench(f"{line} --table ts-memory-table9 --format latex").stdout
+    assert tables.count("\\begin{tabular}") == 2
+    rows = json.loads(tsbench(f"{line} --format json").stdout)
+    [row] = [row for row in rows if row["value"] is not None and row["metric"] == "mse"]
+    assert (row["table"], row["dataset"], row["horizon"], row["value"]) == (
+        "ts-memory/10",
+        "ETTh1",
+        "96",
+        0.38491,
+    )
+    assert "<table>" in tsbench(f"{line} --format html").stdout
+
+
+@pytest.mark.usefixtures("flame")
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--table ts-memory/7", "unknown table 'ts-memory/7'"),
+        ("--table ts-memory/9", "no result fills ts-memory/9; run `tsbench run --suite ts-memory/9`"),
+        ("--table ts-memory/4 --backbone flame-small", "no result fills ts-memory/4; run `tsbench latency`"),
+        (
+            "--table ts-memory/9 --backbone flame-smal",
+            "unknown backbone 'flame-smal'; did you mean flame-small",
+        ),
+        ("--table ts-memory/9 --summary mse", "leave out --summary"),
+        ("--table ts-memory/9 --latency", "leave out --summary and --latency"),
+        ("--table ts-memory/4 --select horizon=96", "--select is for scores"),
+        ("--backbone flame-small", "--backbone goes with --table"),
+    ],
+)
+def test_what_a_paper_table_cannot_do_is_one_line(tsbench: toy.Cli, line: str, said: str) -> None:
+    result = tsbench(f"report {line}")
+    assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
+    assert said in result.stderr
+
+
+def test_a_selection_leaves_cells_of_a_paper_table_empty(tsbench: toy.Cli, flame: None) -> None:
+    result = tsbench("report --table ts-memory/9 --backbone flame-small --select", "dataset=demo")
+    assert result.exit_code == 2
+    assert "no result fills ts-memory/9" in result.stderr
+
+
+@pytest.mark.parametrize("format", ["latex", "html"])
+def test_ordinary_tables_have_every_format(tsbench: toy.Cli, format: str) -> None:
+    result = tsbench(f"report --format {format}")
+    assert result.exit_code == 0
+    assert all(result.stdout.count(label) >= 2 for label in LABELS)
+    assert "Failed cells" in result.stdout

@@ -21,8 +21,9 @@ def check(bench: Bench, specs: Iterable[CellSpec]) -> None:
         TsbenchError: One line per distinct mistake.
     """
     mistakes = Mistakes()
-    with mistakes.noting():
-        bench.store.check_writable()
+    if bench.writes:
+        with mistakes.noting():
+            bench.store.check_writable()
     with mistakes.noting():
         cache_budget()
     for spec in specs:
@@ -243,3 +244,16 @@ def _check_collection_cell(bench: Bench, spec: CellSpec) -> None:
             name = option.replace("_", "-")
             raise TsbenchError(f"--{name} is for long data sets, not for {spec.dataset}; leave it out")
     bench.collection(spec.dataset)
+
+
+def lacking_here(method: str, backbone: str) -> str | None:
+    """The package or the weights that this machine lacks to run a method on a backbone; None for nothing."""
+    from tsbench.backbones.hub import HUB_IDS, is_here
+
+    try:
+        require_installed("method", find("method", method))
+        require_installed("backbone", find("backbone", backbone))
+    except TsbenchError as error:
+        return str(error)
+    weights = HUB_IDS.get(backbone)
+    return f"the weights of {backbone} are not on this machine" if weights and not is_here(weights) else None

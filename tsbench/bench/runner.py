@@ -53,6 +53,7 @@ class Bench:
         own_data: Data sets that are not in the catalogue, by name (a user's CSV file).
         progress: Called with one line at each stage.
         workers: Where cells run; None: here, one after the other.
+        writes: Whether results will be stored, so that it is checked that they can.
     """
 
     store: ResultsStore
@@ -60,6 +61,7 @@ class Bench:
     own_data: dict[str, Dataset] = field(default_factory=dict)
     progress: Callable[[str], None] = field(default=lambda line: None)
     workers: "Workers | None" = None
+    writes: bool = True
 
     @cached_property
     def _datasets(self) -> dict[str, Dataset]:

@@ -203,7 +203,15 @@ def on_backbone(suite: Suite, backbone: str) -> Suite:
     for row in suite.rows:
         if row.plugmem_from is not None:
             reason = f"a memory module carried between backbones; --backbone {backbone} leaves one"
-            absent.append(Absent(methods=(row.method,), datasets=row.datasets, reason=reason))
+            absent.append(
+                Absent(
+                    methods=(row.method,),
+                    backbone=backbone,
+                    variant=row.printed.variant,
+                    datasets=row.datasets,
+                    reason=reason,
+                )
+            )
         elif row.method == "supervised":
             rows.append(row)
         else:

@@ -16,7 +16,7 @@ def figures(
         list[str] | None,
         typer.Argument(
             help="forecasts, alpha, ablation, capacity, domain-shift, steps, calibration, accuracy-latency, "
-            "retrieval-scaling, stability; all unless given.",
+            "retrieval-scaling, ranks, stability; all unless given.",
             show_default=False,
         ),
     ] = None,

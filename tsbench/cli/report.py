@@ -12,15 +12,18 @@ from tsbench.errors import TsbenchError
 
 if TYPE_CHECKING:
     from tsbench.bench.records import Record
-    from tsbench.report.tables import Table
+    from tsbench.bench.store import ResultsStore
+    from tsbench.report.cells import Table
 
 
 @app.command(cls=Command)
 def report(
     results: opt.Results = Path("results"),
     format: Annotated[
-        Literal["markdown", "csv", "json", "text"],
-        typer.Option(help="markdown and text for reading, csv and json with every figure in full."),
+        Literal["markdown", "text", "latex", "html", "csv", "json"],
+        typer.Option(
+            help="markdown, text, latex and html for reading, csv and json with every figure in full."
+        ),
     ] = "markdown",
     select: Annotated[
         str, typer.Option(help="Which cells, such as 'dataset=ETTh1,ETTh2 horizon=96 method=ts-memory'.")
@@ -31,10 +34,26 @@ def report(
             help="One row per data set in this score instead of the full tables; mase, owa: M3 and M4 alone."
         ),
     ] = None,
+    table: Annotated[
+        list[str],
+        typer.Option(help="Published table to fill with our figures, such as ts-memory/3; repeat for more."),
+    ] = [],
+    backbone: Annotated[
+        str | None, typer.Option(help="With --table: takes the place of the paper's frozen backbones.")
+    ] = None,
     with_published: Annotated[
         bool,
         typer.Option("--with-published", help="Put what papers print below our rows, marked as published."),
     ] = False,
+    significance: Annotated[
+        bool,
+        typer.Option(
+            "--significance", help="Which differences are real: intervals, corrected tests, verdicts, ranks."
+        ),
+    ] = False,
+    metric: Annotated[
+        Literal["mse", "mae", "crps"], typer.Option(help="Score that --significance compares.")
+    ] = "mse",
     latency: Annotated[
         bool, typer.Option("--latency", help="What `tsbench latency` stored, instead of scores.")
     ] = False,
@@ -50,17 +69,32 @@ def report(
 
     Example: `tsbench report --with-published --select "dataset=ETTh1 horizon=96"`
 
+    Example: `tsbench report --significance --metric crps --select "backbone=flame-small"`
+
+    Example: `tsbench report --table ts-memory/3 --backbone flame-small --format latex`
+
     Example: `tsbench report --latency --format csv`
     """
     from tsbench.bench.store import ResultsStore
     from tsbench.fsio import atomic_write
     from tsbench.report.render import render
+    from tsbench.report.significance import significance_tables
     from tsbench.report.summary import summary_tables
     from tsbench.report.tables import report_tables, stored_cells
 
     store = ResultsStore(results)
-    if latency:
+    if significance and (latency or summary or with_published or table):
+        raise TsbenchError("--significance goes without --summary, --table, --with-published and --latency")
+    if backbone is not None and not table:
+        raise TsbenchError("--backbone goes with --table; use --select backbone=NAME, or add --table")
+    if table:
+        if summary or latency:
+            raise TsbenchError("--table has its own scores; leave out --summary and --latency, or --table")
+        tables = _paper_tables(store, table, select, backbone, with_published)
+    elif latency:
         tables = _latency_tables(results, select, summary, with_published)
+    elif significance:
+        tables = significance_tables(stored_cells(store, select)[0], store, metric)
     elif summary is None:
         tables = report_tables(store, select, with_published=with_published)
     elif with_published:
@@ -77,6 +111,28 @@ def report(
         return
     with atomic_write(output, "w") as file:
         file.write(text)
+
+
+def _paper_tables(
+    store: "ResultsStore", names: list[str], expression: str, backbone: str | None, with_published: bool
+) -> "list[Table]":
+    from tsbench.bench.latency_records import load_measurements
+    from tsbench.report.layout import find_layout
+    from tsbench.report.paper import paper_tables
+    from tsbench.report.select import select
+
+    layouts = [find_layout(name) for name in names]
+    timed = [layout.name for layout in layouts if layout.timed]
+    if expression and timed:
+        raise TsbenchError(f"--select is for scores, and {timed[0]} is a table of timings; leave one out")
+    return paper_tables(
+        layouts,
+        records=select(store.records(), expression),
+        failures=select(store.failures(), expression),
+        measurements=load_measurements(store.root) if timed else (),
+        backbone=backbone,
+        with_published=with_published,
+    )
 
 
 def _latency_tables(results: Path, select: str, summary: str | None, with_published: bool) -> "list[Table]":

@@ -180,15 +180,26 @@ def _four_digits(value: float) -> str:
 
 def notes(records: Sequence[Record], levels: tuple[float, ...]) -> tuple[str, ...]:
     """What a reader must know to read a table of these records, `levels` being those of its CRPS."""
-    specs = [record.spec for record in records]
-    memories = [spec.options for spec in specs if spec.options is not None]
     first = records[0]
     found = [
         f"Coverage: {first.windows} of {first.windows_total} test windows "
         f"({100 * first.windows / first.windows_total:.3g} %)."
     ]
-    if any(spec.method != "origin" for spec in specs):
+    if any(record.spec.method != "origin" for record in records):
         found.append("ΔMSE: percent against Origin on the same backbone and roll-out; negative is better.")
+    found += method_notes(records)
+    others = sorted({r.levels for r in records if r.levels and r.levels != levels})
+    if others:
+        kinds = "; ".join(map(levels_label, others))
+        found.append(f"{OTHER_LEVELS}: CRPS over {kinds}; it does not compare with the other rows.")
+    return (*found, *_common_notes(records))
+
+
+def method_notes(records: Sequence[Record]) -> list[str]:
+    """How the methods of these records chose, retrieved and rolled out."""
+    specs = [record.spec for record in records]
+    memories = [spec.options for spec in specs if spec.options is not None]
+    found = []
     online = [_ONLINE_RETRIEVAL[name] for name in _ONLINE_RETRIEVAL if name in {s.method for s in specs}]
     chosen = {o.alpha_criterion for o in memories if o.alpha_policy == "val"} | {"crps" for _ in online}
     criteria = sorted(_SCORES[criterion] for criterion in chosen)
@@ -217,11 +228,7 @@ def notes(records: Sequence[Record], levels: tuple[float, ...]) -> tuple[str, ..
         )
     rollouts = {spec.rollout for spec in specs if not is_baseline(spec)}
     found += [f"Roll-out {name}: {text}." for name, text in _ROLLOUTS.items() if name in rollouts]
-    others = sorted({r.levels for r in records if r.levels and r.levels != levels})
-    if others:
-        kinds = "; ".join(map(levels_label, others))
-        found.append(f"{OTHER_LEVELS}: CRPS over {kinds}; it does not compare with the other rows.")
-    return (*found, *_common_notes(records))
+    return found
 
 
 def collection_notes(records: Sequence[Record]) -> tuple[str, ...]:

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from tsbench.bench.latency_records import Measurement, MethodCost
 from tsbench.metrics.bootstrap import Interval, median_interval
+from tsbench.report.cells import Cell, Table
 from tsbench.report.labels import MISSING
-from tsbench.report.tables import Cell, Table
 
 _NAMES = {"origin": "Origin", "raft": "RAFT", "ts-rag": "TS-RAG", "lora": "LoRA", "ts-memory": "TS-Memory"}
 _PERCENTILES = (50, 90, 99)
-_UNTRAINED = (
+UNTRAINED = (
     "Nothing was trained: PlugMem and LoRA's adapters have random weights, retrieval a fixed number of "
     "neighbours, α is 0.5."
 )
@@ -98,7 +98,7 @@ def _query_table(group: list[Measurement]) -> Table:
             f"{' or '.join(map(str, rounds))} rounds, each with other queries, the same for all methods.",
             "Against Origin: median of the differences round by round, with its 95 % bootstrap interval; "
             "in percent of Origin's median.",
-            *([_UNTRAINED] if any(set(measured.costs) - {"origin"} for measured in group) else []),
+            *([UNTRAINED] if any(set(measured.costs) - {"origin"} for measured in group) else []),
         ),
         data=tuple(cost_figures(measured, method) for measured in group for method in measured.costs),
     )
@@ -156,7 +156,7 @@ def _evaluation_table(group: list[Measurement]) -> Table:
         notes=(
             "The same test windows for every method, nothing cached. Other: contexts are cut out, "
             "forecasts scored.",
-            *([_UNTRAINED] if any(set(measured.costs) - {"origin"} for measured in group) else []),
+            *([UNTRAINED] if any(set(measured.costs) - {"origin"} for measured in group) else []),
         ),
         data=tuple(cost_figures(measured, method) for measured in group for method in measured.costs),
     )

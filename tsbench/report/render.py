@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tabulate import tabulate
 
-from tsbench.report.tables import Cell, Table
+from tsbench.report.cells import Cell, Table
+from tsbench.report.html import html
+from tsbench.report.latex import latex
 
 if TYPE_CHECKING:
     import rich.table
 
-Format = Literal["markdown", "csv", "json", "text"]
+Format = Literal["markdown", "text", "latex", "html", "csv", "json"]
 
 
 def render(tables: Sequence[Table], format: Format) -> str:
@@ -24,9 +26,10 @@ def render(tables: Sequence[Table], format: Format) -> str:
 
     Args:
         tables: What to print, in order.
-        format: "markdown" and "text" show the tables with their notes, the best of a column in bold or with
-            an asterisk. "csv" and "json" have one row per cell and seed, at full precision, with every score
-            and the whole birth certificate; what a row lacks or what is undefined is empty, or null.
+        format: "markdown", "text", "latex" and "html" show the tables with their notes, the best of a column
+            in bold and a second best underlined, in text with one and two asterisks. "csv" and "json" have
+            one row per cell and seed, at full precision, with every score and the whole birth certificate;
+            what a row lacks or what is undefined is empty, or null.
 
     Returns:
         The text, ending in a line feed.
@@ -35,6 +38,10 @@ def render(tables: Sequence[Table], format: Format) -> str:
         return _csv(_data(tables))
     if format == "json":
         return json.dumps(_data(tables), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if format == "latex":
+        return latex(tables)
+    if format == "html":
+        return html(tables)
     return "\n".join(_readable(table, format) for table in tables)
 
 
@@ -45,7 +52,7 @@ def rich_table(table: Table) -> rich.table.Table:
 
     shown = RichTable(title=Text(table.title), caption=Text("\n".join(table.notes)), caption_justify="left")
     for place, column in enumerate(table.columns):
-        justify: Literal["left", "right"] = "left" if _is_text(table, place) else "right"
+        justify: Literal["left", "right"] = "left" if table.is_text(place) else "right"
         shown.add_column(Text(column), justify=justify, overflow="fold")
     for row in table.rows:
         shown.add_row(*(Text(cell.text, style="bold" if cell.best else "") for cell in row))
@@ -55,37 +62,41 @@ def rich_table(table: Table) -> rich.table.Table:
 def _readable(table: Table, format: Literal["markdown", "text"]) -> str:
     body = tabulate(
         [[_mark(cell, format) for cell in row] for row in table.rows],
-        headers=table.columns,
+        headers=_headers(table, format),
         tablefmt="pipe" if format == "markdown" else "simple",
         disable_numparse=True,
-        colalign=["left" if _is_text(table, place) else "right" for place in range(len(table.columns))],
+        colalign=["left" if table.is_text(place) else "right" for place in range(len(table.columns))],
     )
     if format == "markdown":
         notes = "\n".join(f"- {note}" for note in table.notes)
         return f"### {table.title}\n\n{body}\n" + (f"\n{notes}\n" if notes else "")
-    marked = any(cell.best for row in table.rows for cell in row)
-    return "\n".join([table.title, "", body, *table.notes, *(["*: best of its column."] * marked)]) + "\n"
+    cells = [cell for row in table.rows for cell in row]
+    legend = []
+    if any(cell.second for cell in cells):
+        legend = ["*: best; **: second best."]
+    elif any(cell.best for cell in cells):
+        legend = ["*: best of its column."]
+    return "\n".join([table.title, "", body, *table.notes, *legend]) + "\n"
+
+
+def _headers(table: Table, format: Literal["markdown", "text"]) -> list[str]:
+    """One heading per column: its levels in one line, or above one another, each where it begins."""
+    if format == "markdown":
+        return [" / ".join(filter(None, levels)) for levels in zip(*table.over, table.columns, strict=True)]
+    begun = [
+        [text for heading, width in level for text in (heading, *[""] * (width - 1))]
+        for level in table.spans()
+    ]
+    return ["\n".join(levels) for levels in zip(*begun, strict=True)]
 
 
 def _mark(cell: Cell, format: Literal["markdown", "text"]) -> str:
     if format == "markdown":
         text = cell.text.replace("|", "\\|")
-        return f"**{text}**" if cell.best else text
-    return f"{cell.text}*" if cell.best else cell.text
-
-
-def _is_text(table: Table, place: int) -> bool:
-    """Whether a column holds words, to be aligned left."""
-    return table.columns[place] in (
-        "Method",
-        "Backbone",
-        "Dataset",
-        "Data set",
-        "Windows",
-        "Profile",
-        "Error",
-        "Device",
-    )
+        text = f"**{text}**" if cell.best else f"<u>{text}</u>" if cell.second else text
+        return f"{text}<sup>{cell.marks}</sup>" if cell.marks else text
+    text = cell.text + ("*" if cell.best else "**" if cell.second else "")
+    return f"{text} [{cell.marks}]" if cell.marks else text
 
 
 def _data(tables: Sequence[Table]) -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tsbench.report.cells import Cell, Table
 from tsbench.report.figures.canvas import PAGE, legend_below, require_matplotlib, save, sheet, style
 from tsbench.report.labels import MISSING, backbone_label, method_label, spread
-from tsbench.report.tables import Cell, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,6 +6,7 @@ from typing import Literal
 
 from tsbench.bench.records import Record
 from tsbench.config import TRANSFERS, WHOLE_SERIES
+from tsbench.report.cells import Cell, Table
 from tsbench.report.labels import (
     MISSING,
     backbone_label,
@@ -14,7 +15,7 @@ from tsbench.report.labels import (
     of_collection,
     row_rank,
 )
-from tsbench.report.tables import Cell, Row, Table, comparable_rows, score_cells
+from tsbench.report.tables import Row, comparable_rows, score_cells
 
 Score = Literal["mse", "mae", "crps", "smape", "mase", "owa"]
 

@@ -12,6 +12,7 @@ from tsbench.bench.records import Failure, Record
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec
 from tsbench.errors import TsbenchError
+from tsbench.report.cells import Cell, Table
 from tsbench.report.labels import (
     ALPHA,
     MISSING,
@@ -29,34 +30,6 @@ from tsbench.report.labels import (
 )
 from tsbench.report.published import PublishedRow, counterpart, published_rows, published_smape
 from tsbench.report.select import select
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Text of a table cell, and whether it is the best of its column."""
-
-    text: str
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table ready to be printed, and the figures it was made of.
-
-    Attributes:
-        title: What all its rows share.
-        columns: Headings.
-        rows: Each as long as `columns`.
-        notes: Sentences below it.
-        data: One row per cell and seed at full precision, for CSV and JSON; empty where another table of the
-            report holds the same figures.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    notes: tuple[str, ...] = ()
-    data: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from tsbench.report.figures.costs import (
 )
 from tsbench.report.figures.errors import draw_calibration, draw_steps, prepare_calibration, prepare_steps
 from tsbench.report.figures.forecasts import draw_forecasts, prepare_forecasts
+from tsbench.report.figures.ranks import draw_ranks, prepare_ranks
 from tsbench.report.figures.settings import Results
 from tsbench.report.figures.weights import draw_weights, prepare_weights
 from tsbench.report.select import select
@@ -97,6 +98,7 @@ FIGURES: dict[str, Kind[Any]] = {
         draw_retrieval_scaling,
         "python benchmarks/perf/retrieval_scaling.py --json results/latency/retrieval-scaling.json",
     ),
+    "ranks": Kind(prepare_ranks, draw_ranks, f"{_RUN} --dataset ETTh1 ETTh2"),
     "stability": Kind(
         prepare_stability,
         lambda picture: stability_figure(picture.diagnosis),

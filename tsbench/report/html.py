@@ -1,0 +1,74 @@
+"""Tables for a browser: a plain document."""
+
+from collections.abc import Sequence
+from html import escape
+
+from tsbench.report.cells import Cell, Table
+
+_STYLE = (
+    "body { font-family: sans-serif; } table { border-collapse: collapse; margin: 2em 0 0.5em; } "
+    "caption { text-align: left; font-weight: bold; } th, td { padding: 0.1em 0.6em; text-align: right; } "
+    "th { border-bottom: 1px solid; } .words { text-align: left; } thead th { text-align: center; } "
+    "tbody th { font-weight: normal; border: 0; vertical-align: top; }"
+)
+
+
+def html(tables: Sequence[Table]) -> str:
+    """Print tables as one document without scripts; every text is escaped.
+
+    Args:
+        tables: What to print, in order.
+
+    Returns:
+        The document, in UTF-8 as its head says.
+    """
+    head = f'<meta charset="utf-8">\n<title>tsbench</title>\n<style>{_STYLE}</style>'
+    body = "\n".join(map(_table, tables))
+    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
+
+
+def _table(table: Table) -> str:
+    lines = [
+        "<table>",
+        f"<caption>{escape(table.title)}</caption>",
+        "<thead>",
+        *(_headings(level) for level in table.spans()),
+        "</thead>",
+        "<tbody>",
+        *(_row(table, place) for place in range(len(table.rows))),
+        "</tbody>",
+        "</table>",
+    ]
+    notes = "".join(f"<li>{escape(note)}</li>\n" for note in table.notes)
+    return "\n".join(lines) + (f"\n<ul>\n{notes}</ul>" if notes else "")
+
+
+def _headings(level: Sequence[tuple[str, int]]) -> str:
+    cells = (f'<th{_spanning("col", width)} scope="col">{escape(text)}</th>' for text, width in level)
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _row(table: Table, place: int) -> str:
+    cells = []
+    for column, cell in enumerate(table.rows[place]):
+        kind = ' class="words"' if table.is_text(column) else ""
+        if column >= table.grouped:
+            cells.append(f"<td{kind}>{_marked(cell)}</td>")
+        elif column >= table.repeated(place):
+            below = range(place + 1, len(table.rows))
+            height = next((row for row in below if table.repeated(row) <= column), len(table.rows)) - place
+            cells.append(f'<th{kind}{_spanning("row", height)} scope="row">{_marked(cell)}</th>')
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _spanning(direction: str, number: int) -> str:
+    return f' {direction}span="{number}"' if number > 1 else ""
+
+
+def _marked(cell: Cell) -> str:
+    text = escape(cell.text)
+    if cell.best:
+        text = f"<b>{text}</b>"
+    elif cell.second:
+        text = f"<u>{text}</u>"
+    return f"{text}<sup>{escape(cell.marks)}</sup>" if cell.marks else text
