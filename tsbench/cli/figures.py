@@ -16,7 +16,7 @@ def figures(
         list[str] | None,
         typer.Argument(
             help="forecasts, alpha, ablation, capacity, domain-shift, steps, calibration, accuracy-latency, "
-            "retrieval-scaling, stability; all unless given.",
+            "retrieval-scaling, ranks, stability; all unless given.",
             show_default=False,
         ),
     ] = None,
@@ -36,9 +36,10 @@ def figures(
 
     Example: `tsbench figures alpha calibration --select "dataset=ETTh1 backbone=flame-small"`
     """
+    from tsbench.methods.f_llm_stability import load_diagnoses
     from tsbench.report.figures.catalog import draw_figures
 
-    written, missing = draw_figures(results, output, names or (), select)
+    written, missing = draw_figures(results, output, names or (), select, load_diagnoses(results))
     for line in missing:
         typer.echo(line, err=True)
     if not written:

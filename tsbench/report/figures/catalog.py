@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from tsbench.bench.diagnoses import Diagnosis, load_diagnoses
 from tsbench.bench.store import ResultsStore, file_name
@@ -25,6 +25,7 @@ from tsbench.report.figures.costs import (
 )
 from tsbench.report.figures.errors import draw_calibration, draw_steps, prepare_calibration, prepare_steps
 from tsbench.report.figures.forecasts import draw_forecasts, prepare_forecasts
+from tsbench.report.figures.ranks import draw_ranks, prepare_ranks
 from tsbench.report.figures.settings import Results
 from tsbench.report.figures.weights import draw_weights, prepare_weights
 from tsbench.report.select import select
@@ -32,6 +33,8 @@ from tsbench.report.stability import stability_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from tsbench.methods.f_llm_stability import Diagnosis
 
 
 class Picture(Protocol):
@@ -65,7 +68,7 @@ class StabilityPicture:
     """A stored diagnosis of F-LLM's roll-out."""
 
     name: str
-    diagnosis: Diagnosis
+    diagnosis: "Diagnosis"
 
 
 def prepare_stability(results: Results) -> list[StabilityPicture]:
@@ -77,12 +80,12 @@ def prepare_stability(results: Results) -> list[StabilityPicture]:
             ),
             each,
         )
-        for each in select(load_diagnoses(results.root), results.expression)
+        for each in results.diagnoses
     ]
 
 
 _RUN = "tsbench run --method ts-memory"
-FIGURES = {
+FIGURES: dict[str, Kind[Any]] = {
     "forecasts": Kind(prepare_forecasts, draw_forecasts, _RUN),
     "alpha": Kind(prepare_weights, draw_weights, _RUN),
     "ablation": Kind(prepare_ablation, draw_changes, f"{_RUN} --ablation no-gate"),
@@ -96,6 +99,7 @@ FIGURES = {
         draw_retrieval_scaling,
         "python benchmarks/perf/retrieval_scaling.py --json results/latency/retrieval-scaling.json",
     ),
+    "ranks": Kind(prepare_ranks, draw_ranks, f"{_RUN} --dataset ETTh1 ETTh2"),
     "stability": Kind(
         prepare_stability,
         lambda picture: stability_figure(picture.diagnosis),
@@ -106,7 +110,11 @@ FIGURES = {
 
 
 def draw_figures(
-    results: Path, output: Path, names: Iterable[str] = (), expression: str = ""
+    results: Path,
+    output: Path,
+    names: Iterable[str] = (),
+    expression: str = "",
+    diagnoses: "Iterable[Diagnosis]" = (),
 ) -> tuple[list[Path], list[str]]:
     """Draw what the stored results allow, each picture as PNG and as PDF.
 
@@ -115,6 +123,7 @@ def draw_figures(
         output: Folder of the pictures; a picture of the same name is replaced.
         names: Figures; all unless given.
         expression: Which cells, see `select`.
+        diagnoses: Of F-LLM's stability, all that are stored.
 
     Returns:
         The files, and a line for each figure that has no data with the command that makes them.
@@ -132,7 +141,7 @@ def draw_figures(
     chosen = select(records, expression)
     if records and not chosen:
         raise TsbenchError(f"none of {len(records)} results matches '{expression}'; see them all without it")
-    source = Results(results, tuple(chosen), expression)
+    source = Results(results, tuple(chosen), tuple(select(diagnoses, expression)))
     written, missing = [], []
     for name in wanted:
         kind = FIGURES[name]

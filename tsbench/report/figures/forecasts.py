@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from tsbench.bench.records import Details
-from tsbench.data.windows import evenly_spaced
 from tsbench.metrics.streaming import point_forecast
 from tsbench.report.figures.canvas import GREY, PAGE, legend_below, sheet
 from tsbench.report.figures.settings import Panel, Results, Study, studies
@@ -64,7 +63,7 @@ class Forecasts:
 def prepare_forecasts(results: Results) -> list[Forecasts]:
     """A picture per data set, horizon and backbone that has sample forecasts.
 
-    Three of the sample windows are shown, and of the channels the last, in these data sets the target.
+    Three of the sample windows are shown, and of their channels the last.
     """
     pictures = (
         _picture(results, alone, panel)
@@ -81,7 +80,8 @@ def _picture(results: Results, study: Study, panel: Panel) -> Forecasts | None:
     if not found:
         return None
     first = found[0][1].samples
-    shown = evenly_spaced(len(first.start), _MOST_WINDOWS)
+    windows = len(first.start)
+    shown = np.linspace(0, windows - 1, min(windows, _MOST_WINDOWS)).astype(np.int64)
     same = [
         (row, details)
         for row, details in found

@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tsbench.bench.store import ResultsStore
+from tsbench.config import digest
+from tsbench.metrics.ranks import CriticalDifference
+from tsbench.report.comparisons import suites
 from tsbench.report.figures.canvas import PAGE, sheet
+from tsbench.report.figures.settings import Results
+from tsbench.report.standing import critical_difference
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,19 +23,32 @@ class Ranks:
         name: File name without ending.
         title: Score and setting.
         note: Small print.
-        names: Methods.
-        ranks: Mean rank of each; 1 is best.
-        critical_difference: Ranks closer than this do not differ significantly.
-        groups: Places in `names` of methods that do not differ, a bar each.
+        ranking: Average ranks, the best first, and which are not told apart.
     """
 
     name: str
     title: str
     note: str
-    names: tuple[str, ...]
-    ranks: tuple[float, ...]
-    critical_difference: float
-    groups: tuple[tuple[int, ...], ...]
+    ranking: CriticalDifference
+
+
+def prepare_ranks(results: Results) -> list[Ranks]:
+    """A picture per suite, cells that compare on two data sets or more: average ranks by MSE.
+
+    Raises:
+        TsbenchError: A file is damaged.
+    """
+    found = []
+    for suite in suites(results.records, ResultsStore(results.root), "mse"):
+        ranking = critical_difference(suite)
+        if ranking is not None:
+            name = f"ranks-mse-{digest([suite.label])[:6]}"
+            note = (
+                f"{suite.label}. {ranking.data_sets} data sets, on each the geometric mean over shared horizons. "
+                f"Bars: not told apart at 5 % (Nemenyi). Friedman p = {ranking.p:.2g}."
+            )
+            found.append(Ranks(name, "Average ranks by MSE", note, ranking))
+    return found
 
 
 def draw_ranks(picture: Ranks) -> "Figure":
@@ -38,9 +57,10 @@ def draw_ranks(picture: Ranks) -> "Figure":
     Source:
         Demšar 2006, Journal of Machine Learning Research 7, section 3.2.2 and Figure 1.
     """
-    count = len(picture.names)
-    order = sorted(range(count), key=lambda place: picture.ranks[place])
-    bars = [sorted(picture.ranks[place] for place in group) for group in picture.groups if len(group) > 1]
+    ranking = picture.ranking
+    count = len(ranking.names)
+    ranks = dict(zip(ranking.names, ranking.ranks, strict=True))
+    bars = [sorted(ranks[name] for name in group) for group in ranking.groups]
     half = (count + 1) // 2
     depth = 1 + len(bars) + half
     figure = sheet(PAGE, 0.5 + 0.16 * depth, picture.title, picture.note)
@@ -55,20 +75,20 @@ def draw_ranks(picture: Ranks) -> "Figure":
     axes.set_xlim(1 - margin, count + margin)
     axes.spines["top"].set_bounds(1, count)
     axes.set_ylim(depth + 0.4, -1.6)
-    start, width = 1 - margin, picture.critical_difference  # left of the axis, where no method is
+    start, width = 1 - margin, ranking.difference  # left of the axis, where no method is
     axes.plot([start, start + width], [-1.1, -1.1], color="black", linewidth=1.5)
     axes.text(start, -0.4, f"critical difference {width:.2f}", va="center", fontsize=6.5)
     for level, (low, *_, high) in enumerate(bars, start=1):
         axes.plot([low - 0.04, high + 0.04], [0.75 * level] * 2, color="#0072B2", linewidth=2.5)
-    for number, place in enumerate(order):
+    for number, (name, rank) in enumerate(ranks.items()):
         left = number < half
         y = 1 + len(bars) + (number if left else count - 1 - number)
-        rank, end = picture.ranks[place], 0.9 if left else count + 0.1
+        end = 0.9 if left else count + 0.1
         axes.plot([rank, rank, end], [-1.6, y, y], color="black", linewidth=0.7)
         axes.text(
             end,
             y,
-            f"{picture.names[place]} {rank:.2f} " if left else f" {rank:.2f} {picture.names[place]}",
+            f"{name} {rank:.2f} " if left else f" {rank:.2f} {name}",
             ha="right" if left else "left",
             va="center",
             fontsize=6.5,

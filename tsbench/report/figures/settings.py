@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from tsbench.config import CellSpec
 from tsbench.report.labels import backbone_label, is_baseline, is_leak, method_label, of_collection
 from tsbench.report.tables import Row, comparable_rows
 
+if TYPE_CHECKING:
+    from tsbench.methods.f_llm_stability import Diagnosis
+
 
 @dataclass(frozen=True, eq=False)
 class Results:
@@ -21,12 +25,12 @@ class Results:
     Attributes:
         root: Folder of the results.
         records: The chosen cells, without details.
-        expression: That chose them, see `select`.
+        diagnoses: The chosen diagnoses of F-LLM's stability.
     """
 
     root: Path
     records: tuple[Record, ...]
-    expression: str = ""
+    diagnoses: "tuple[Diagnosis, ...]" = ()
 
     def load(self, row: Row) -> Record | None:
         """The row's first seed with its curves and details."""
