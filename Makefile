@@ -1,5 +1,5 @@
 # make demo   the main job on built-in data, offline once the packages are installed
-# make test   the test suite; TSBENCH_MIRROR=DIR adds the tests on public data
+# make test   the test suite, two tests at a time; TSBENCH_MIRROR=DIR adds the tests on public data
 # make lint   ruff and mypy
 # make clean  remove what the other targets made, except .venv
 
@@ -18,7 +18,7 @@ demo: .venv/stamp-demo
 		--dataset demo --profile quick --results $(DEMO)
 
 test: .venv/stamp-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/stamp-dev
 	$(BIN)/ruff check .

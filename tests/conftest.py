@@ -1,12 +1,30 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+import tsbench
 
 # Tests work on tiny tensors, where a second thread only waits for the first. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Programs that tests start import the package under test, whatever else is installed beside this Python.
+CHECKOUT = str(Path(tsbench.__file__).parents[1])
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [CHECKOUT, os.environ.get("PYTHONPATH")]))
+# How long an example takes is the machine's affair.
+settings.register_profile("tsbench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tsbench")
 
 DECILES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A TSBENCH_HOME of this process, so that tests neither find nor leave anything in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TSBENCH_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -36,11 +36,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tsbench(site: Path, folder: Path, *words: str) -> str:
-    paths = [str(site), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "TSBENCH_HOME": str(folder),
-    }
+    paths = [str(site), os.environ["PYTHONPATH"]]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "TSBENCH_HOME": str(folder)}
     command = [sys.executable, "-m", "tsbench", *words]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

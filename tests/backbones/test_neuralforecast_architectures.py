@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from tsbench.data.catalog import catalogue
 from tsbench.errors import TsbenchError
 from tsbench.training.loop import TrainingConfig, load_trained, train
 
-pytest.importorskip("neuralforecast")
+if find_spec("neuralforecast") is None:  # importing it takes long, and only the tests below need it
+    pytest.skip("neuralforecast is not installed", allow_module_level=True)
 assert _commands  # importing it registers the commands
 
 LOOKBACK, HORIZON, CHANNELS, WINDOWS = 32, 8, 3, 5

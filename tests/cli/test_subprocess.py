@@ -2,15 +2,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import toy
+from programs import LIMIT_S, wait_until
 
+import tsbench as package
 from tsbench.bench.records import Record
 from tsbench.bench.store import ResultsStore
 
@@ -26,16 +26,11 @@ HEAVY = {
     "fracast",
 }
 
-TOY_PROGRAM = """
+# Waits for input after its first checkpoint, so that the kill falls into the training whatever the machine.
+HALTING_PROGRAM = """
+import sys
 import pytest, toy
 from tsbench.cli import main
-toy.install(pytest.MonkeyPatch())
-main()
-"""
-# Waits for input after its first checkpoint, so that the kill falls into the training whatever the machine.
-HALTING_PROGRAM = (
-    """
-import sys
 from tsbench.training import loop
 take_step = loop._take_step
 
@@ -45,17 +40,14 @@ def halt(*args):
     return take_step(*args)
 
 loop._take_step = halt
+toy.install(pytest.MonkeyPatch())
+main()
 """
-    + TOY_PROGRAM
-)
 
 
 def start(*command: str, home: Path) -> "subprocess.Popen[str]":
-    environment = os.environ | {
-        "TSBENCH_HOME": str(home),
-        "PYTHONPATH": str(Path(toy.__file__).parent),
-        "OMP_NUM_THREADS": "1",
-    }
+    paths = [str(Path(toy.__file__).parent), os.environ["PYTHONPATH"]]
+    environment = os.environ | {"TSBENCH_HOME": str(home), "PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.Popen(
         [sys.executable, *command],
         env=environment,
@@ -67,21 +59,14 @@ def start(*command: str, home: Path) -> "subprocess.Popen[str]":
 
 
 def finish(process: "subprocess.Popen[str]") -> tuple[str, str]:
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, stderr
     return stdout, stderr
 
 
-def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    """Wait for the condition while the process runs, at most two minutes."""
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
-        try:
-            process.wait(timeout=0.005)
-        except subprocess.TimeoutExpired:
-            continue
-        raise AssertionError(f"ended early with {process.returncode}")
+def test_what_is_started_is_the_package_under_test(tmp_path: Path) -> None:
+    stdout, _ = finish(start("-c", "import tsbench; print(tsbench.__file__)", home=tmp_path))
+    assert stdout.strip() == package.__file__
 
 
 def test_the_module_and_the_console_script_are_the_same_program(tmp_path: Path) -> None:
@@ -96,7 +81,7 @@ def test_the_module_and_the_console_script_are_the_same_program(tmp_path: Path) 
 
 def test_a_mistake_ends_the_program_with_one_line_and_status_2(tmp_path: Path) -> None:
     process = start("-m", "tsbench", "run", "--backbone", "fracats", "--dataset", "demo", home=tmp_path)
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, stdout) == (2, "")
     assert stderr == "error: unknown backbone 'fracats'; did you mean fracast?\n"
 
@@ -120,11 +105,18 @@ def test_help_and_lists_load_nothing_heavy(tmp_path: Path, arguments: list[str],
     assert stderr.strip() == "[]"
 
 
-def test_a_run_killed_in_training_ends_with_the_record_of_an_undisturbed_one(tmp_path: Path) -> None:
-    def run(name: str, program: str = TOY_PROGRAM) -> "subprocess.Popen[str]":
-        command = ("eval", "--method", "ts-memory", "--horizon", "24", "--threads", "1", *toy.CELL)
-        results = str(tmp_path / name / "results")
-        return start("-c", program, *command, "--results", results, home=tmp_path / name)
+def test_a_run_killed_in_training_ends_with_the_record_of_an_undisturbed_one(
+    tmp_path: Path, tsbench: toy.Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def arguments(name: str) -> tuple[str, ...]:
+        cell = ("--method", "ts-memory", "--horizon", "24", "--threads", "1", *toy.CELL)
+        return ("eval", *cell, "--results", str(tmp_path / name / "results"))
+
+    def run(name: str) -> str:
+        monkeypatch.setenv("TSBENCH_HOME", str(tmp_path / name))
+        result = tsbench(*arguments(name))
+        assert result.exit_code == 0, result.stderr
+        return result.stderr
 
     def steps(progress: str) -> list[str]:
         lines = progress.splitlines()
@@ -137,15 +129,14 @@ def test_a_run_killed_in_training_ends_with_the_record_of_an_undisturbed_one(tmp
         assert loaded is not None
         return loaded
 
-    other = run("undisturbed")
-    killed = run("killed", HALTING_PROGRAM)
+    killed = start("-c", HALTING_PROGRAM, *arguments("killed"), home=tmp_path / "killed")
+    assert steps(run("undisturbed")) == ["step 2", "step 4"]
     wait_until(lambda: any((tmp_path / "killed").rglob("checkpoint.safetensors")), killed)
     killed.kill()
-    killed.communicate(timeout=120)
+    killed.communicate(timeout=LIMIT_S)
     assert killed.returncode == -signal.SIGKILL
     assert not ResultsStore(tmp_path / "killed" / "results").records()
-    assert steps(finish(other)[1]) == ["step 2", "step 4"]
-    _, progress = finish(run("killed"))
+    progress = run("killed")
     assert "teacher: already built" in progress
     assert steps(progress) == ["step 4"]
 

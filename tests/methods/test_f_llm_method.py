@@ -9,7 +9,7 @@ import tsbench
 from tsbench.backbones.base import BackboneOptions
 from tsbench.bench.runner import Bench
 from tsbench.bench.store import ResultsStore
-from tsbench.config import CellSpec, FLlmOptions, TsMemoryOptions
+from tsbench.config import PROFILES, CellSpec, FLlmOptions, TsMemoryOptions
 from tsbench.data.windows import WindowGrid
 from tsbench.errors import TsbenchError
 from tsbench.methods.f_llm import FLlmForecaster, fit
@@ -46,7 +46,10 @@ def fitted(bench: Bench, spec: CellSpec) -> FLlmForecaster:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Trains for a few steps, where it matters what is trained and not how well."""
+    few = {"max_steps": 20, "eval_every": 10}
+    monkeypatch.setitem(PROFILES, "quick", PROFILES["quick"].model_copy(update=few))
     return Bench(ResultsStore(tmp_path / "results"))
 
 

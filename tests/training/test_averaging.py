@@ -2,17 +2,19 @@
 
 import hashlib
 import json
+import multiprocessing
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from programs import LIMIT_S
 from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed, nn
-from torch.multiprocessing.spawn import spawn
 
 from tsbench.errors import TsbenchError
 from tsbench.training.loop import (
@@ -211,16 +213,18 @@ def train_one_half(rank: int, folder: Path) -> None:
     def forbidden(*_: object) -> None:
         raise AssertionError("only the first process writes")
 
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    store, limit = f"file://{folder}/store", timedelta(seconds=LIMIT_S)
+    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=limit)
     with pytest.MonkeyPatch.context() as patch:
         if rank:
             patch.setattr("tsbench.training.loop.save_checkpoint", forbidden)
             patch.setattr("tsbench.training.loop.save_finished", forbidden)
         model = plain_network()
-        train(model, lambda step: SHARED_ORDER(step)[rank::2], loss, validate, SHARED, folder / "run")
+        try:
+            train(model, lambda step: SHARED_ORDER(step)[rank::2], loss, validate, SHARED, folder / "run")
+        finally:
+            distributed.destroy_process_group()
     save_file(model.state_dict(), folder / f"rank{rank}.safetensors")
-    distributed.destroy_process_group()
 
 
 def test_two_processes_with_half_a_batch_each_end_where_one_with_the_whole_batch_does(
@@ -228,7 +232,11 @@ def test_two_processes_with_half_a_batch_each_end_where_one_with_the_whole_batch
 ) -> None:
     alone = plain_network()
     expected = train(alone, SHARED_ORDER, loss, validate, SHARED, tmp_path / "alone")
-    spawn(train_one_half, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
+    other = multiprocessing.get_context("spawn").Process(target=train_one_half, args=(1, tmp_path))
+    other.start()
+    train_one_half(0, tmp_path)
+    other.join(LIMIT_S)
+    assert other.exitcode == 0
     together = plain_network()
     report = load_trained(together, tmp_path / "run")
     assert report.best_score == pytest.approx(expected.best_score, rel=1e-4)
