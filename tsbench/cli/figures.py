@@ -36,7 +36,7 @@ def figures(
 
     Example: `tsbench figures alpha calibration --select "dataset=ETTh1 backbone=flame-small"`
     """
-    from tsbench.methods.f_llm_stability import load_diagnoses
+    from tsbench.bench.diagnoses import load_diagnoses
     from tsbench.report.figures.catalog import draw_figures
 
     written, missing = draw_figures(results, output, names or (), select, load_diagnoses(results))

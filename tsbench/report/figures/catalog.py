@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from tsbench.bench.diagnoses import Diagnosis, load_diagnoses
+from tsbench.bench.diagnoses import Diagnosis
 from tsbench.bench.store import ResultsStore, file_name
 from tsbench.errors import TsbenchError
 from tsbench.registry import unknown_name

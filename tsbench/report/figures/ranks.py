@@ -44,8 +44,8 @@ def prepare_ranks(results: Results) -> list[Ranks]:
         if ranking is not None:
             name = f"ranks-mse-{digest([suite.label])[:6]}"
             note = (
-                f"{suite.label}. {ranking.data_sets} data sets, on each the geometric mean over shared horizons. "
-                f"Bars: not told apart at 5 % (Nemenyi). Friedman p = {ranking.p:.2g}."
+                f"{suite.label}. {ranking.data_sets} data sets, on each the geometric mean over "
+                f"shared horizons. Bars: not told apart at 5 % (Nemenyi). Friedman p = {ranking.p:.2g}."
             )
             found.append(Ranks(name, "Average ranks by MSE", note, ranking))
     return found
