@@ -125,7 +125,7 @@ def _audit_selection(record: Record, ledger: Ledger) -> None:
         ledger.find(
             "declared leak",
             *where,
-            f"its weight {record.alpha:g} was chosen on the test split, as it says; validation has {by_val:g}, "
+            f"its weight {record.alpha:g} was chosen on the test split, as stated; validation has {by_val:g}, "
             f"whose {criterion.upper()} is {100 * gain:.2f} % higher.",
         )
     elif record.alpha == by_val:
@@ -134,15 +134,15 @@ def _audit_selection(record: Record, ledger: Ledger) -> None:
         ledger.find(
             "leak",
             *where,
-            f"its weight {record.alpha:g} is the best on the test curve; that of the validation curve, which it "
-            f"says chose it, is {by_val:g} ({criterion.upper()}).",
+            f"its weight {record.alpha:g} is the best on the test curve; the validation curve, which it says "
+            f"chose it, has {by_val:g} ({criterion.upper()}).",
         )
     else:
         ledger.find(
             "unfair",
             *where,
-            f"its weight {record.alpha:g} is the best neither on the validation curve ({by_val:g}) nor on the "
-            f"test curve ({by_test:g}).",
+            f"its weight {record.alpha:g} is the best neither on the validation curve ({by_val:g}) nor on "
+            f"the test curve ({by_test:g}).",
         )
 
 
@@ -218,8 +218,8 @@ def _audit_windows(record: Record, task: Task, ledger: Ledger) -> None:
         ledger.find(
             "leak",
             *where,
-            f"{outside} of its {len(starts)} windows have targets outside the test rows {first} to {end}; the "
-            f"first target row is {starts.min()}.",
+            f"{outside} of its {len(starts)} windows have targets outside the test rows {first} to {end}; "
+            f"the first target row is {starts.min()}.",
         )
         return
     if spec.drop_last:
@@ -227,8 +227,8 @@ def _audit_windows(record: Record, task: Task, ledger: Ledger) -> None:
         ledger.find(
             "unfair",
             *where,
-            f"it leaves out the last {len(every.starts) - len(grid.starts)} of {len(every.starts)} windows, an "
-            f"incomplete batch of {spec.drop_last}, as it says.",
+            f"it leaves out the last {len(every.starts) - len(grid.starts)} of {len(every.starts)} windows, "
+            f"an incomplete batch of {spec.drop_last}, as it says.",
         )
     if record.windows < len(grid.starts) and record.test_stride == grid.stride:
         missing = len(grid.starts) - record.windows
@@ -237,8 +237,8 @@ def _audit_windows(record: Record, task: Task, ledger: Ledger) -> None:
         ledger.find(
             "unfair",
             *where,
-            f"it scores {record.windows} of the {len(grid.starts)} windows at stride {grid.stride}: {missing} "
-            f"are left out{guess}, and it does not say so.",
+            f"it scores {record.windows} of the {len(grid.starts)} windows at stride {grid.stride}: "
+            f"{missing} are left out{guess}, and it does not say so.",
         )
         return
     _compare_counts(record, len(grid.starts), grid.total, grid.stride, ledger)

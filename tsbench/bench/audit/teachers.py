@@ -67,8 +67,8 @@ def _audit(
             CHECK,
             group,
             name,
-            f"{inside} of {neighbours.size} neighbours are nearer than exclusion '{options.exclusion}' allows; "
-            f"the nearest is {int(distance.min())} steps away.",
+            f"{inside} of {neighbours.size} neighbours are nearer than exclusion '{options.exclusion}' "
+            f"allows; the nearest is {int(distance.min())} steps away.",
             inside,
         )
     sharing = int((distance < horizon).sum())
@@ -78,7 +78,7 @@ def _audit(
             CHECK,
             group,
             name,
-            f"{sharing} of {neighbours.size} neighbours ({100 * sharing / neighbours.size:.1f} %) share target "
-            "steps with their train query, as exclusion 'self' lets them.",
+            f"{sharing} of {neighbours.size} neighbours ({100 * sharing / neighbours.size:.1f} %) share "
+            "target steps with their train query, as exclusion 'self' lets them.",
             sharing,
         )
