@@ -7,9 +7,9 @@ import toy
 from typer.testing import CliRunner, Result
 
 from tsbench.bench.store import ResultsStore
-from tsbench.cli import app, bench, data, latency, pretrain, report
+from tsbench.cli import app, audit, bench, data, latency, pretrain, report
 
-assert bench and data and latency and pretrain and report  # importing them registers the commands
+assert audit and bench and data and latency and pretrain and report  # importing them registers the commands
 
 
 @pytest.fixture(autouse=True)

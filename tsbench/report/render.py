@@ -85,6 +85,10 @@ def _is_text(table: Table, place: int) -> bool:
         "Profile",
         "Error",
         "Device",
+        "Severity",
+        "Cell",
+        "Finding",
+        "Check",
     )
 
 

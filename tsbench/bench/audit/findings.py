@@ -1,5 +1,6 @@
 """What an audit says: its findings, and how much was looked at where nothing was found."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
@@ -79,10 +80,15 @@ class Ledger:
         self._off[check] += number
 
     def audit(self) -> Audit:
-        """What was collected; groups in the order of their first finding."""
-        groups = list(dict.fromkeys(finding.group for finding in self._findings))
+        """What was collected, groups in natural order."""
         ordered = sorted(
-            self._findings, key=lambda found: (groups.index(found.group), SEVERITIES.index(found.severity))
+            self._findings, key=lambda found: (_natural(found.group), SEVERITIES.index(found.severity))
         )
         checks = [Check(name, looked, self._off[name]) for name, looked in self._looked.items()]
         return Audit(tuple(ordered), tuple(checks))
+
+
+def _natural(text: str) -> list[tuple[str, int]]:
+    """Sorting key by which "Table 9" comes before "Table 10"."""
+    parts = re.findall(r"(\D*)(\d*)", text)
+    return [(words, int(number or 0)) for words, number in parts]

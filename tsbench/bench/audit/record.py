@@ -125,8 +125,8 @@ def _audit_selection(record: Record, ledger: Ledger) -> None:
         ledger.find(
             "declared leak",
             *where,
-            f"its weight {record.alpha:g} was chosen on the test split, as stated; validation has {by_val:g}, "
-            f"whose {criterion.upper()} is {100 * gain:.2f} % higher.",
+            f"its weight {record.alpha:g} was chosen on the test split, as stated; validation has "
+            f"{by_val:g}, whose {criterion.upper()} is {100 * gain:.2f} % higher.",
         )
     elif record.alpha == by_val:
         return

@@ -8,6 +8,7 @@ unit of its last digit. Claims without a number, such as that a table prints a m
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import pairwise
 from statistics import mean
 
 from tsbench.bench.audit.findings import Ledger
@@ -84,10 +85,8 @@ def _changes(selection: Selection, sign: int) -> list[Reading]:
     ]
     if len(readings) > 1:
         readings += [
-            Reading(
-                f"at {horizon}", sign * _mean(reduction(f) for f in figures if f.horizon == horizon), True
-            )
-            for horizon in HORIZONS
+            Reading(f"at {h}", sign * _mean(reduction(f) for f in figures if f.horizon == h), aside=True)
+            for h in HORIZONS
         ]
     return readings
 
@@ -121,7 +120,7 @@ def _double_digits(selection: Selection) -> list[Reading]:
 def _shrinks(selection: Selection) -> tuple[bool, str]:
     figures = adapted(selection.figures())
     means = [-_mean(reduction(figure) for figure in figures if figure.horizon == h) for h in HORIZONS]
-    falls = all(later < earlier for earlier, later in zip(means, means[1:], strict=False))
+    falls = all(later < earlier for earlier, later in pairwise(means))
     return falls, f"means by horizon are {', '.join(f'{percent:.1f}' for percent in means)} %"
 
 
@@ -196,8 +195,8 @@ def _original_units(selection: Selection) -> tuple[bool, str]:
     """Errors of one size on every data set are those of standardised values."""
     values = [figure.value for figure in selection.figures() if figure.horizon == "avg"]
     said = (
-        f"averages of {len(values)} data sets in unlike units lie between {min(values)} and {max(values)}, as "
-        "those of standardised values do"
+        f"averages of {len(values)} data sets in unlike units lie between {min(values)} and {max(values)}, "
+        "as those of standardised values do"
     )
     return max(values) > 10 * min(values), said
 

@@ -70,7 +70,7 @@ def _place(figure: Published) -> tuple[object, ...]:
 
 
 def origin_of(figure: Published) -> Published:
-    """The backbone alone beside a figure of TS-Memory's tables, in the same half where it is printed twice."""
+    """The backbone alone beside a figure of TS-Memory, in the same half of a table that prints it twice."""
     candidates = _origins()[_place(figure)]
     if len(candidates) == 1:
         return next(iter(candidates.values()))

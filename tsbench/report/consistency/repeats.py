@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from decimal import Decimal
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from tsbench.bench.audit.findings import Ledger
 from tsbench.report.consistency.figures import HORIZONS, PAPERS, by_cell, label, table_name
@@ -86,9 +86,10 @@ def _check_sequences(ledger: Ledger) -> None:
         if first.metric not in _SCORES or not {*HORIZONS} <= by_horizon.keys():
             continue
         values = [by_horizon[horizon].value for horizon in HORIZONS]
-        for place, (value, longer) in enumerate(zip(values, values[1:], strict=False)):
+        for place, (value, longer) in enumerate(pairwise(values)):
             ledger.look(SEQUENCE)
             if value > _JUMP * longer:
-                text = f"{', '.join(map(str, values))}: at {HORIZONS[place]} steps {value / longer:.2f} times the next."
+                said = ", ".join(map(str, values))
+                text = f"{said}: at {HORIZONS[place]} steps {value / longer:.2f} times the next."
                 cell = label(by_horizon[HORIZONS[place]])
                 ledger.find("note", SEQUENCE, table_name(first.paper, first.table), cell, text)
