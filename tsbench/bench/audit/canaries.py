@@ -49,15 +49,15 @@ _SAME = 1e-5  # of the forecasts' size, for sums in another order
 PROFILE: Profile = PROFILES["quick"].model_copy(
     update={
         "max_test_values": 4_000,
-        "max_val_values": 4_000,
-        "max_stop_values": 2_000,
-        "max_knowledge_rows": 600,
-        "max_train_pairs": 200,
-        "max_train_values": 20_000,
+        "max_val_values": 2_000,
+        "max_stop_values": 600,
+        "max_knowledge_rows": 400,
+        "max_train_pairs": 50,
+        "max_train_values": 6_000,
         "batch_size": 16,
-        "max_steps": 8,
+        "max_steps": 4,
         "max_epochs": 1,
-        "eval_every": 4,
+        "eval_every": 2,
     }
 )
 """So little of the protocol that a fit takes seconds; what a method sees does not depend on it."""

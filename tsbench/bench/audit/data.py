@@ -266,7 +266,7 @@ def _audit_collection(collection: SeriesCollection, ledger: Ledger) -> None:
             part = "test" if place >= len(train) else "training"
             others = values[values > 0].mean()
             text = (
-                f"values that are not positive: {len(negative)} of {len(values)}, the first {values[place]:g} "
+                f"values not positive: {len(negative)} of {len(values)}, the first {values[place]:g} "
                 f"at position {place + 1}, in the {part} part; the mean of the others is {others:.0f}."
             )
             ledger.find("fault", SERIES, group, name, text)

@@ -57,6 +57,14 @@ def by_cell() -> dict[tuple[object, ...], dict[str, Published]]:
 
 
 @cache
+def _by_table() -> dict[tuple[str, int], list[Published]]:
+    tables: dict[tuple[str, int], list[Published]] = defaultdict(list)
+    for figure in published():
+        tables[figure.paper, figure.table].append(figure)
+    return dict(tables)
+
+
+@cache
 def _origins() -> dict[tuple[object, ...], dict[str, Published]]:
     found: dict[tuple[object, ...], dict[str, Published]] = defaultdict(dict)
     for figure in published():
@@ -101,12 +109,13 @@ class Selection:
         """The figures, in print order."""
         return [
             figure
-            for figure in published()
-            if (figure.paper, figure.table) == (self.paper, self.table)
-            and all(self._value(figure, name) == value for name, value in self.wanted.items())
+            for figure in _by_table().get((self.paper, self.table), ())
+            if all(self._value(figure, name) == value for name, value in self.wanted.items())
         ]
 
     @staticmethod
     def _value(figure: Published, name: str) -> str:
+        if hasattr(figure, name):
+            return str(getattr(figure, name))
         variant = dict(part.split("=", 1) for part in figure.variant.split(";") if part)
-        return str({**variant, **vars(figure)}.get(name, ""))
+        return variant.get(name, "")
