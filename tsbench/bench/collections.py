@@ -37,8 +37,7 @@ def collection_record(bench: "Bench", spec: CellSpec, key: str) -> Record:
     started = time.perf_counter()
     collection = bench.collection(spec.dataset)
     fitted = fit_collection(bench, spec)
-    total = len(collection.train)
-    stride = spec.test_stride or -(-collection.test.size // profile(spec.profile).max_test_values)
+    total, stride = len(collection.train), series_stride(collection, spec)
     chosen = np.arange(0, total, stride)
     bench.progress(f"forecasting {len(chosen)} of {total} series")
     train = [collection.train[place] for place in chosen]
@@ -72,9 +71,18 @@ def fit_collection(bench: "Bench", spec: CellSpec) -> Fitted:
         return Fitted(backbone)
     from tsbench.methods.f_llm_transfer import fit_transfer
 
-    source = bench.collection(spec.train_dataset)
-    task = SeriesTask(spec, profile(spec.profile), source, home() / "artifacts", bench.progress)
-    return fit_transfer(task, backbone)
+    return fit_transfer(series_task(bench, spec), backbone)
+
+
+def series_task(bench: "Bench", spec: CellSpec) -> SeriesTask:
+    """The collection that a cell on another one is trained on."""
+    source = bench.collection(spec.train_dataset or spec.dataset)
+    return SeriesTask(spec, profile(spec.profile), source, home() / "artifacts", bench.progress)
+
+
+def series_stride(collection: SeriesCollection, spec: CellSpec) -> int:
+    """Every how many series one is scored."""
+    return spec.test_stride or -(-collection.test.size // profile(spec.profile).max_test_values)
 
 
 def forecast_series(

@@ -30,7 +30,7 @@ from tsbench.models.f_llm.plant import (
     plant_loss,
 )
 from tsbench.models.f_llm.rollout import RollOutConfig, forecast, observer_loss
-from tsbench.training.loop import ShuffledBatches, TrainingConfig, TrainingReport, train
+from tsbench.training.loop import ShuffledBatches, TrainingConfig, TrainingReport
 
 VALIDATION_ROWS = 512
 """Bound of the windows that are validated on."""
@@ -320,7 +320,7 @@ def train_stage(
     )
     key = digest([trained.content_hash(), asdict(config), *content])[:32]
     device = resolve_device(spec.device)
-    return train(
+    return task.train(
         model,
         batches=lambda step: rows(step).to(device),
         loss_fn=loss,

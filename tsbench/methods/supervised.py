@@ -14,7 +14,7 @@ from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.config import digest
 from tsbench.data.windows import WindowGrid, gather_contexts, window_grid
 from tsbench.methods.task import Fitted, Task
-from tsbench.training.loop import ShuffledBatches, TrainingConfig, train
+from tsbench.training.loop import ShuffledBatches, TrainingConfig
 
 _VALUES_PER_CALL = 2**22
 _AVERAGE_DECAY = 0.999
@@ -113,7 +113,7 @@ def _train(
         asdict(config),
         stop.stride,
     ]
-    report = train(
+    report = task.train(
         network.to(device),
         batches=lambda step: _windows(task, grid, grid.starts[order(step)]).to(device),
         loss_fn=lambda model, windows: _error(model, windows, spec.lookback),

@@ -17,6 +17,7 @@ from tsbench.data.pretraining import PretrainingWindows
 from tsbench.data.splits import Borders, Scaler, split_borders
 from tsbench.data.windows import Split, WindowGrid, window_grid
 from tsbench.metrics.fusion import FusionScores
+from tsbench.training.loop import Trainer, train
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,7 @@ class Task:
         artifacts: Directory for what the cell learns; one per content.
         progress: Called with one line at each stage.
         sources: What is learned from in place of this data set and the cell's backbone; empty: these.
+        train: Called to train a network; another one than `train` is for estimates.
     """
 
     spec: CellSpec
@@ -44,6 +46,7 @@ class Task:
     artifacts: Path
     progress: Callable[[str], None] = field(default=lambda line: None)
     sources: tuple["Source", ...] = ()
+    train: Trainer = train
 
     @property
     def channels(self) -> int:
@@ -129,6 +132,7 @@ class SeriesTask:
         source: What is learned from; only its training parts may be looked at.
         artifacts: Directory for what the cell learns; one per content.
         progress: Called with one line at each stage.
+        train: As in `Task`.
     """
 
     spec: CellSpec
@@ -136,6 +140,7 @@ class SeriesTask:
     source: SeriesCollection
     artifacts: Path
     progress: Callable[[str], None] = field(default=lambda line: None)
+    train: Trainer = train
 
 
 @dataclass(frozen=True, eq=False)
