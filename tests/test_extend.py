@@ -52,6 +52,12 @@ def test_the_guides_package_runs_with_the_guides_command(site: Path, tmp_path: P
     assert "waves, H = 24" in output
 
 
+def test_the_guides_method_passes_the_canaries(site: Path, tmp_path: Path) -> None:
+    assert "`tsbench audit --method damped --backbone drift`" in GUIDE
+    output = tsbench(site, tmp_path, "audit", "--method", "damped", "--backbone", "drift")
+    assert "Findings: none." in output
+
+
 @pytest.mark.parametrize(
     ("kind", "name"), [("backbones", "drift"), ("methods", "damped"), ("datasets", "waves")]
 )

@@ -7,9 +7,11 @@ import toy
 from typer.testing import CliRunner, Result
 
 from tsbench.bench.store import ResultsStore
-from tsbench.cli import app, bench, data, figures, latency, pretrain, report
+from tsbench.cli import app, audit, bench, data, figures, latency, pretrain, report
 
-assert bench and data and figures and latency and pretrain and report  # importing them registers the commands
+assert (
+    audit and bench and data and figures and latency and pretrain and report
+)  # importing them registers the commands
 
 
 @pytest.fixture(autouse=True)

@@ -74,7 +74,7 @@ def evaluate(
     curve = FusionCurve(forecaster.quantile_levels) if isinstance(forecaster, FusedForecaster) else None
     windows, channels, context = _sample_places(forecaster, frozen, grid)
     samples = []
-    for part, forecast, parts in _forecasts(forecaster, frozen, grid):
+    for part, forecast, parts in forecast_grid(forecaster, frozen, grid):
         target = torch.from_numpy(gather_targets(frozen.scaled, grid.starts[part], grid.horizon))
         scores.update(forecast, target)
         if curve is not None and parts is not None:
@@ -140,10 +140,23 @@ def _paths(
             yield forecaster.sample(contexts, grid.horizon, n, own_seed), targets
 
 
-def _forecasts(
+def forecast_grid(
     forecaster: Forecaster, frozen: FrozenBackbone, grid: WindowGrid
 ) -> Iterator[tuple[slice, torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]]:
-    """Chunks of windows with their forecasts [w, C, Q, H] and, where fused, both parts."""
+    """Forecast a grid of windows chunk by chunk, as `evaluate` scores them.
+
+    Args:
+        forecaster: What forecasts.
+        frozen: The backbone over the scaled data set, with its cache.
+        grid: Which windows.
+
+    Yields:
+        The slice of `grid.starts`, its forecasts [w, C, Q, H] float32 on the CPU and, where two forecasters
+        are fused, those of both.
+
+    Raises:
+        ValueError: The forecaster is fused with another backbone.
+    """
     if isinstance(forecaster, FusedForecaster):
         if forecaster.base is not frozen.backbone:
             raise ValueError("the forecaster is fused with another backbone than the frozen one")

@@ -78,7 +78,7 @@ def cells(
     mistakes = Mistakes()
     names: dict[Kind, str] = {
         "method": method,
-        "backbone": backbone or _OWN_BACKBONES.get(method, _BACKBONE),
+        "backbone": backbone or default_backbone(method),
     }
     for kind, typed in names.items():
         with mistakes.noting():
@@ -114,6 +114,11 @@ def cells(
                 found[CellSpec.model_validate(names | fields)] = None
     mistakes.raise_any()
     return list(found)
+
+
+def default_backbone(method: str) -> str:
+    """Backbone of a method unless another is given."""
+    return _OWN_BACKBONES.get(method, _BACKBONE)
 
 
 def _official(collection: CollectionEntry, horizons: list[int]) -> list[int]:

@@ -1,0 +1,1 @@
+"""Looking for leakage and unfairness: in stored results, in live methods, in data sets."""
