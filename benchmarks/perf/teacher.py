@@ -143,7 +143,9 @@ def agreement(folder: Path) -> str:
 
     ours, plain = Teacher.load(folder / "teacher.safetensors").quantiles, np.load(folder / "plain.npy")
     apart = np.abs(ours - plain)
-    return f"Quantiles: {100 * (apart < 1e-4).mean():.3f} % agree to 1e-4, largest difference {apart.max():.2g}"
+    return (
+        f"Quantiles: {100 * (apart < 1e-4).mean():.3f} % agree to 1e-4, largest difference {apart.max():.2g}"
+    )
 
 
 PARTS = {"tsbench": ours, "plain": plain}

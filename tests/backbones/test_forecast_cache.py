@@ -113,7 +113,7 @@ def test_last_possible_window_is_stored_too(tmp_path: Path) -> None:
 
 
 def test_chunks_do_not_change_the_forecasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tsbench.backbones.forecast_cache._ROWS_PER_CHUNK", 7)
+    monkeypatch.setattr("tsbench.backbones.forecast_cache._ROWS_PER_CHUNK", {"cpu": 7, "cuda": 7})
     for directory in (tmp_path, None):
         cache = frozen(directory)
         assert len(list(cache.forecasts(EVERY, HORIZON))) == -(-len(EVERY) // 3)
@@ -202,7 +202,9 @@ def test_when_rows_are_damaged_then_those_are_computed_again(
 def test_when_killed_between_chunks_then_what_was_written_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tsbench.backbones.forecast_cache._ROWS_PER_CHUNK", 10 * CHANNELS)
+    monkeypatch.setattr(
+        "tsbench.backbones.forecast_cache._ROWS_PER_CHUNK", dict.fromkeys(("cpu", "cuda"), 10 * CHANNELS)
+    )
 
     class Killed(CountingBackbone):
         def predict(self, context: torch.Tensor, horizon: int) -> torch.Tensor:

@@ -11,7 +11,8 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,15 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from tsbench.backbones.base import Backbone
+from tsbench.backbones.batching import Function, RowLimit, rows_in_budget
 from tsbench.config import digest
 from tsbench.data.windows import gather_contexts
 from tsbench.errors import TsbenchError
+from tsbench.stages import StageName, Stages
 
-# Rows (windows x channels) handed to a backbone at once: enough for neighbouring windows to share work,
-# few enough that a kill loses seconds.
-_ROWS_PER_CHUNK = 448
+# Rows (windows x channels) handed to a backbone at once at most: enough for neighbouring windows to share
+# work, few enough that a kill loses seconds. 448 rows of L = 512 and H = 720 take 12.5 MB, within the budget.
+_ROWS_PER_CHUNK = {"cpu": 448, "cuda": 4_096}
 _FORMAT = 1
 
 PairReader = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
@@ -103,6 +106,7 @@ class FrozenBackbone:
         directory: Root of the cache; None computes everything afresh.
         budget_bytes: Size above which the least recently used entries are removed; a request larger than
             the budget is computed without being stored.
+        stages: Where the time of the backbone goes.
     """
 
     backbone: Backbone
@@ -110,6 +114,11 @@ class FrozenBackbone:
     lookback: int
     directory: Path | None
     budget_bytes: int
+    stages: Stages = field(default_factory=Stages)
+
+    @cached_property
+    def _limit(self) -> RowLimit:
+        return RowLimit(self.backbone.name, getattr(self.backbone, "channels", 1))
 
     def forecasts(self, starts: NDArray[np.int64], horizon: int) -> Iterator[tuple[slice, torch.Tensor]]:
         """Base forecasts of windows, in chunks of consecutive entries of `starts`.
@@ -122,12 +131,9 @@ class FrozenBackbone:
             The slice of `starts` and its forecasts [w, C, Q, H] float32 on the CPU.
         """
         file = self._forecast_file(starts, horizon)
-        for part in self.chunks(len(starts)):
+        for part in self.chunks(len(starts), horizon):
             if file is None:
-                yield (
-                    part,
-                    self._compute(starts[part], lambda context: self.backbone.predict(context, horizon)),
-                )
+                yield part, self._forecast(starts[part], horizon)
             else:
                 yield part, torch.from_numpy(file.read(starts[part]))
 
@@ -152,17 +158,23 @@ class FrozenBackbone:
         probe = self._compute(starts[:1], self.backbone.embed)
         shape = tuple(probe.shape[1:])
         if self._too_large(len(starts), shape):
-            chunks = [self._compute(starts[part], self.backbone.embed) for part in self.chunks(len(starts))]
-            return torch.cat(chunks).numpy()
+            return torch.cat([self._embed(starts[part]) for part in self.chunks(len(starts))]).numpy()
         file = RowFile(self._entry() / "embeddings", len(self.scaled) + 1, shape)
         with file.reserved(starts):
-            self._complete(file, starts, self.backbone.embed)
+            self._complete(file, starts, self._embed)
         self._evict()
         return file.read(starts)
 
-    def chunks(self, windows: int) -> Iterator[slice]:
-        """Consecutive slices that cover a number of windows, each a batch for one model call."""
-        size = max(1, _ROWS_PER_CHUNK // self.scaled.shape[1])
+    def chunks(self, windows: int, horizon: int = 1) -> Iterator[slice]:
+        """Consecutive slices that cover a number of windows, each a batch for one model call.
+
+        Args:
+            windows: How many.
+            horizon: Steps H that are forecast of each.
+        """
+        values = self.lookback + (len(self.backbone.quantile_levels) or 1) * horizon
+        most = _ROWS_PER_CHUNK["cuda" if torch.cuda.is_available() else "cpu"]
+        size = max(1, min(most, rows_in_budget(values)) // self.scaled.shape[1])
         for first in range(0, windows, size):
             yield slice(first, min(first + size, windows))
 
@@ -191,27 +203,39 @@ class FrozenBackbone:
                     other = RowFile(_horizon_directory(entry, longer), rows, (*shape, longer))
                     absent = file.missing(starts)
                     known = np.setdiff1d(absent, other.missing(absent))
-                    for part in self.chunks(len(known)):
+                    for part in self.chunks(len(known), horizon):
                         file.write(known[part], other.read(known[part])[..., :horizon])
-            self._complete(file, starts, lambda context: self.backbone.predict(context, horizon))
+            self._complete(file, starts, lambda part: self._forecast(part, horizon), horizon)
         self._evict()
         return file
 
     def _complete(
-        self, file: RowFile, starts: NDArray[np.int64], function: Callable[[torch.Tensor], torch.Tensor]
+        self,
+        file: RowFile,
+        starts: NDArray[np.int64],
+        function: Callable[[NDArray[np.int64]], torch.Tensor],
+        horizon: int = 1,
     ) -> None:
         absent = file.missing(starts)
-        for part in self.chunks(len(absent)):
-            file.write(absent[part], self._compute(absent[part], function).numpy())
+        for part in self.chunks(len(absent), horizon):
+            file.write(absent[part], function(absent[part]).numpy())
 
-    def _compute(
-        self, starts: NDArray[np.int64], function: Callable[[torch.Tensor], torch.Tensor]
-    ) -> torch.Tensor:
+    def _forecast(self, starts: NDArray[np.int64], horizon: int) -> torch.Tensor:
+        return self._timed("forecast", starts, lambda context: self.backbone.predict(context, horizon))
+
+    def _embed(self, starts: NDArray[np.int64]) -> torch.Tensor:
+        return self._timed("embed", starts, self.backbone.embed)
+
+    def _timed(self, stage: StageName, starts: NDArray[np.int64], function: Function) -> torch.Tensor:
+        with self.stages(stage, len(starts) * self.scaled.shape[1]):
+            return self._compute(starts, function)
+
+    def _compute(self, starts: NDArray[np.int64], function: Function) -> torch.Tensor:
         """Apply `function` to the contexts [w * C, L] in fp32; result [w, C, ...] on the CPU."""
         context = gather_contexts(self.scaled, starts, self.lookback)
         windows, channels, lookback = context.shape
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            result = function(torch.from_numpy(context).view(windows * channels, lookback))
+            result = self._limit.call(function, torch.from_numpy(context).view(windows * channels, lookback))
         return result.view(windows, channels, *result.shape[1:]).cpu()
 
     def _too_large(self, windows: int, item_shape: tuple[int, ...]) -> bool:

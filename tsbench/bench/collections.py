@@ -21,6 +21,7 @@ from tsbench.errors import TsbenchError
 from tsbench.methods.task import Fitted, SeriesTask
 from tsbench.metrics.scaled import mase, mean_defined, owa, seasonal_error, smape
 from tsbench.metrics.streaming import point_forecast
+from tsbench.stages import Stages
 
 if TYPE_CHECKING:
     from tsbench.bench.runner import Bench
@@ -36,24 +37,29 @@ def collection_record(bench: "Bench", spec: CellSpec, key: str) -> Record:
     """
     started = time.perf_counter()
     collection = bench.collection(spec.dataset)
-    fitted = fit_collection(bench, spec)
+    stages = Stages()
+    fitted = fit_collection(bench, spec, stages)
     total = len(collection.train)
     stride = spec.test_stride or -(-collection.test.size // profile(spec.profile).max_test_values)
     chosen = np.arange(0, total, stride)
     bench.progress(f"forecasting {len(chosen)} of {total} series")
     train = [collection.train[place] for place in chosen]
-    forecast = forecast_series(fitted.forecaster, train, collection.horizon, spec.lookback)
+    with stages("forecast", len(train)):
+        forecast = forecast_series(fitted.forecaster, train, collection.horizon, spec.lookback)
     wrong = np.flatnonzero(~np.isfinite(forecast).all(axis=1))
     if wrong.size:
         raise TsbenchError(
             f"{fitted.forecaster.name} forecasts no finite value for {wrong.size} of {len(chosen)} series, "
             f"such as {collection.ids[chosen[wrong[0]]]}; use another backbone"
         )
+    with stages("score", len(train)):
+        metrics = series_metrics(collection, chosen, forecast) | fitted.diagnostics
     backbone = bench.backbone(spec)
     return Record(
         key=key,
         spec=spec,
-        metrics=series_metrics(collection, chosen, forecast) | fitted.diagnostics,
+        metrics=metrics,
+        costs=stages.costs(),
         windows=len(chosen),
         windows_total=total,
         test_stride=stride,
@@ -65,7 +71,7 @@ def collection_record(bench: "Bench", spec: CellSpec, key: str) -> Record:
     )
 
 
-def fit_collection(bench: "Bench", spec: CellSpec) -> Fitted:
+def fit_collection(bench: "Bench", spec: CellSpec, stages: Stages) -> Fitted:
     """Make the forecaster of a cell on a collection: the backbone, or F-LLM trained on another collection."""
     backbone = bench.backbone(spec)
     if spec.train_dataset is None:
@@ -73,7 +79,7 @@ def fit_collection(bench: "Bench", spec: CellSpec) -> Fitted:
     from tsbench.methods.f_llm_transfer import fit_transfer
 
     source = bench.collection(spec.train_dataset)
-    task = SeriesTask(spec, profile(spec.profile), source, home() / "artifacts", bench.progress)
+    task = SeriesTask(spec, profile(spec.profile), source, home() / "artifacts", bench.progress, stages)
     return fit_transfer(task, backbone)
 
 

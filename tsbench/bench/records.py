@@ -88,6 +88,8 @@ class Record:
         levels: Quantile levels scored; empty for point-only forecasts.
         alpha: Fusion weight used; None where nothing is fused.
         provenance: Where the figures come from.
+        costs: `seconds_<stage>` and `rows_<stage>` (windows x channels) of what the cell computed itself, see
+            `tsbench.stages.StageName`; empty in older records.
         window_scores: Per-window errors; None when read without them.
         curves: Scores against α; None where nothing is fused.
     """
@@ -101,6 +103,7 @@ class Record:
     levels: tuple[float, ...]
     alpha: float | None
     provenance: Provenance
+    costs: dict[str, float] = field(default_factory=dict)
     window_scores: WindowScores | None = None
     curves: FusionCurves | None = None
 

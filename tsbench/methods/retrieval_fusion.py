@@ -103,7 +103,8 @@ def _fit(
         f"{name}: {len(candidates)} settings on {len(validation.starts)} of {validation.total} "
         "validation windows"
     )
-    curves = _validation_curves(candidates, frozen, validation)
+    with task.stages("tune", len(validation.starts) * task.channels):
+        curves = _validation_curves(candidates, frozen, validation)
     companion, curve = min(
         zip(candidates, curves, strict=True), key=lambda scored: float(scored[1].crps.min())
     )

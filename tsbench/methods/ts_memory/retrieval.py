@@ -184,15 +184,15 @@ class ChannelIndex:
         def answer(part: slice) -> Neighbours:
             starts, embeddings = query_starts[part], query_embeddings[part]
             candidates = self._candidates(starts, embeddings, pool, zone)
-            return _joined(
-                [
-                    self._rerank(starts[rows], embeddings[rows], candidates[rows], options.alignment_tail, kept)
-                    for rows in blocks(len(starts), _RANKED_AT_ONCE)
-                ]
-            )
+            return self._rerank(starts, embeddings, candidates, options.alignment_tail, kept)
 
         rows = max(1, _DISTANCES_AT_ONCE // len(self._base.starts))
-        return _joined(in_threads(answer, blocks(len(query_starts), rows)))
+        parts = in_threads(answer, blocks(len(query_starts), rows))
+        return Neighbours(
+            starts=np.concatenate([part.starts for part in parts]),
+            distances=np.concatenate([part.distances for part in parts]),
+            shifts=np.concatenate([part.shifts for part in parts]),
+        )
 
     def distance_scale(self, options: TeacherOptions, zone: int) -> float:
         """Median candidate distance of a fixed sample of the knowledge base's own windows.
@@ -206,9 +206,7 @@ class ChannelIndex:
         distances = self._distances(embeddings, found)
         return max(float(np.median(distances)), float(np.finfo(np.float32).tiny))
 
-    def _excluded(
-        self, starts: NDArray[np.int64], zone: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _excluded(self, starts: NDArray[np.int64], zone: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First and one past the last of the windows that are too close in time to each query."""
         known = self._base.starts
         first = np.searchsorted(known, starts - zone, side="right")
@@ -252,10 +250,15 @@ class ChannelIndex:
         tail: int,
         kept: int,
     ) -> Neighbours:
+        tail = min(tail, self._base.lookback)
         query = torch.from_numpy(self._base.contexts(starts, self._channel))
-        context = torch.from_numpy(self._base.contexts(self._base.starts[candidates], self._channel))
-        shift = level_shifts(query, context, tail)
-        gap = context.sub_(query[:, None]).add_(shift[..., None]).abs_().sum(dim=-1)
+        known = self._base.starts[candidates]
+        shift = level_shifts(query, torch.from_numpy(self._base.contexts(known, self._channel, tail)), tail)
+        gaps = []
+        for rows in blocks(len(starts), _RANKED_AT_ONCE):
+            context = torch.from_numpy(self._base.contexts(known[rows], self._channel))
+            gaps.append(context.sub_(query[rows, None]).add_(shift[rows, :, None]).abs_().sum(dim=-1))
+        gap = torch.cat(gaps)
         order = gap.argsort(dim=1, stable=True)[:, :kept].numpy()
         found = np.take_along_axis(candidates, order, axis=1)
         return Neighbours(
@@ -295,11 +298,3 @@ def in_threads(function: Callable[[slice], Answer], parts: list[slice]) -> list[
             return list(pool.map(function, parts))
     finally:
         torch.set_num_threads(threads)  # what a thread sets for itself is also the default of later threads
-
-
-def _joined(parts: list[Neighbours]) -> Neighbours:
-    return Neighbours(
-        starts=np.concatenate([part.starts for part in parts]),
-        distances=np.concatenate([part.distances for part in parts]),
-        shifts=np.concatenate([part.shifts for part in parts]),
-    )

@@ -136,8 +136,8 @@ def weighted_quantiles(
     places = torch.from_numpy(order)
     shares = torch.from_numpy(weights).double()[:, :, None].expand(values.shape).gather(1, places)
     reached = shares.cumsum(dim=1).numpy()
-    below = [np.add.reduce(reached < level - _LEVEL_SLACK, axis=1, dtype=np.int64) for level in levels]
-    first = np.minimum(np.stack(below, axis=1), values.shape[1] - 1)
+    below = [np.add.reduce(reached < level - _LEVEL_SLACK, axis=1, dtype=np.uint16) for level in levels]
+    first = np.minimum(np.stack(below, axis=1).astype(np.int64), values.shape[1] - 1)
     return torch.from_numpy(values).gather(1, places.gather(1, torch.from_numpy(first))).numpy()
 
 
