@@ -292,6 +292,31 @@ def allocated(root: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in root.rglob("values.f32"))
 
 
+def test_what_the_backbone_computes_is_counted_and_what_is_read_is_not(tmp_path: Path) -> None:
+    cache = frozen(tmp_path)
+    for _ in range(2):
+        collect(cache, EVERY)
+        cache.embeddings(EVERY[::2])
+        costs = cache.stages.costs()
+        assert costs["rows_forecast"] == CHANNELS * len(EVERY)
+        assert costs["rows_embed"] == CHANNELS * len(EVERY[::2])
+        assert costs["seconds_forecast"] > 0
+    again = frozen(tmp_path)
+    collect(again, EVERY)
+    assert again.stages.costs() == {}
+
+
+def test_where_memory_is_short_fewer_windows_are_forecast_at_once(tmp_path: Path) -> None:
+    class Hungry(CountingBackbone):
+        def predict(self, context: torch.Tensor, horizon: int) -> torch.Tensor:
+            if len(context) > 5:
+                raise MemoryError
+            return super().predict(context, horizon)
+
+    for directory in (tmp_path, None):
+        assert torch.equal(collect(frozen(directory, Hungry()), EVERY), direct(EVERY))
+
+
 def test_least_recently_used_entries_are_removed_until_the_rest_fits(tmp_path: Path) -> None:
     old, middle, new = (
         entry(tmp_path, name, 2**15, last_used)

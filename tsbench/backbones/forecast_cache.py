@@ -7,6 +7,7 @@ that was never written, was cut off by a kill, or was damaged is computed again.
 """
 
 import hashlib
+import mmap
 import os
 import shutil
 import zlib
@@ -30,6 +31,7 @@ from tsbench.stages import StageName, Stages
 # Rows (windows x channels) handed to a backbone at once at most: enough for neighbouring windows to share
 # work, few enough that a kill loses seconds. 448 rows of L = 512 and H = 720 take 12.5 MB, within the budget.
 _ROWS_PER_CHUNK = {"cpu": 448, "cuda": 4_096}
+_MAPPED_BYTES = 2**24  # of a file that may be in memory at once while it is checked
 _FORMAT = 1
 
 PairReader = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
@@ -67,7 +69,11 @@ class RowFile:
 
     def missing(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of `rows` that were never written or no longer match their checksum."""
-        absent = [row for row in rows if not self._intact(int(row))]
+        absent = []
+        at_once = max(1, _MAPPED_BYTES // self._values[:1].nbytes)
+        for first in range(0, len(rows), at_once):
+            absent += [row for row in rows[first : first + at_once] if not self._intact(int(row))]
+            _release(self._values)
         return np.array(absent, dtype=np.int64)
 
     def write(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
@@ -76,6 +82,7 @@ class RowFile:
             self._values[rows] = values
             for row in rows:
                 self._checksums[row] = _checksum(self._values[row])
+        _release(self._values)
 
     def reserved(self, rows: NDArray[np.int64]) -> FileLock:
         """A lock for whoever computes `rows`: a second process that wants the same waits and finds them."""
@@ -84,7 +91,9 @@ class RowFile:
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Copy out `rows`, which must be present."""
-        return np.asarray(self._values[rows])
+        values = np.asarray(self._values[rows])
+        _release(self._values)
+        return values
 
     def pick(self, rows: NDArray[np.int64], channels: NDArray[np.int64]) -> NDArray[np.float32]:
         """Copy out single channels of rows, [len(rows), ...] without the channel axis."""
@@ -118,7 +127,9 @@ class FrozenBackbone:
 
     @cached_property
     def _limit(self) -> RowLimit:
-        return RowLimit(self.backbone.name, getattr(self.backbone, "channels", 1))
+        return RowLimit(
+            getattr(self.backbone, "name", "the forecaster"), getattr(self.backbone, "channels", 1)
+        )
 
     def forecasts(self, starts: NDArray[np.int64], horizon: int) -> Iterator[tuple[slice, torch.Tensor]]:
         """Base forecasts of windows, in chunks of consecutive entries of `starts`.
@@ -284,7 +295,13 @@ def _horizon_directory(entry: Path, horizon: int) -> Path:
     return entry / f"h{horizon:04d}"
 
 
-def _open_sparse(path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
+def _release(values: np.memmap) -> None:
+    """Take a file's pages out of this process's memory; the system keeps or writes them as it sees fit."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        values._mmap.madvise(mmap.MADV_DONTNEED)  # else memory grows with the number of windows
+
+
+def _open_sparse(path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> np.memmap:
     """Map a file of zeros of this shape; one of another size is from elsewhere and is started anew."""
     size = int(np.prod(shape)) * dtype.itemsize
     if not path.exists() or path.stat().st_size != size:
