@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/perf/embedding.py [--windows 200] [--batch 32 64 128 256] [--threads 1 2]
 
-Contexts of 512 steps of ETTh1's train windows at H = 96, every channel a row, through the encoder of a network
+Contexts of 512 steps of the train windows at H = 96, every channel a row, through the encoder of a network
 of Chronos-Bolt-tiny's shape with random weights: weights do not change the time. "tsbench" is
 `FrozenBackbone.embeddings` from an empty cache, checksums and all; "plain" hands the channels of one window
 at a time from a PyTorch DataLoader to the package's `embed`. Needs the extra `chronos`.
