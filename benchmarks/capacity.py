@@ -1,27 +1,37 @@
-"""What the cells of each suite would cost at profile `paper`, from counted operations; nothing is run.
+"""What published tables would cost at profile `paper` on one GPU and on eight, from counted operations.
 
-Usage: python benchmarks/capacity.py [--tflops 100]
+Usage: python benchmarks/capacity.py [--tflops 100] [--disk-gbs 2]
+
+The first table has the cells of each suite. The second is the whole grid: eight data sets, four horizons,
+five methods (Origin, RAFT, TS-RAG, LoRA, TS-Memory), four backbones. Nothing is run.
 
 Operations of one query (lookback 512) are counted by PyTorch's FlopCounterMode on networks of the published
 shapes with random weights; bytes are those of the forecast cache. A forecast 720 steps ahead serves all
 horizons, so each backbone passes once over the windows that its cells need: test and validation for every
 method, train windows as well for TS-Memory, LoRA and the embeddings of TS-RAG. Training counts three forward
 passes per pair and 20 epochs, the authors' bound, without early stopping. Hours follow from a sustained rate
-that is assumed, not measured. Backbones whose network cannot be built here without its weights (Sundial,
-TimesFM, language models) and supervised networks are counted as cells, not as operations.
+that is assumed, not measured. In the suites, backbones whose network cannot be built without its weights and
+supervised networks are counted as cells, not as operations. In the grid TimesFM is the package's network with
+random weights; Sundial's is not public without its remote code and is left out.
+
+Jobs of the grid are independent but for the base forecasts, which come first: on eight GPUs each phase takes
+the longest jobs first, each to the GPU that is free first. Base forecasts of a data set are split by windows.
 """
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from heapq import heapify, heapreplace
+from itertools import chain
 
 import torch
 from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 
-from tsbench.backbones.base import BackboneOptions
+from tsbench.backbones.base import Backbone, BackboneOptions
 from tsbench.backbones.random_weights import random_backbone
+from tsbench.backbones.timesfm import TimesFM
 from tsbench.bench.grid import default_settings
 from tsbench.bench.plan import absent_cells, expand
 from tsbench.bench.suite import load_suite, shipped_suites
@@ -39,6 +49,9 @@ SHAPES = {  # rows, channels; ETT counts the 20 months that are split
     "Traffic": (17_544, 862),
     "Exchange": (7_588, 8),
 }
+METHODS = ("origin", "raft", "ts-rag", "lora", "ts-memory")
+HORIZONS = (96, 192, 336, 720)
+GRID_BACKBONES = ("chronos-bolt-base", "chronos-2", "timesfm-2.5", "flame-small")
 COUNTED = ("chronos-bolt-tiny", "chronos-bolt-mini", "chronos-bolt-small", "chronos-bolt-base", "chronos-2")
 
 
@@ -52,11 +65,21 @@ def operations(work: Callable[[], object]) -> int:
 @cache
 def query(backbone: str) -> tuple[int, int]:
     """Operations of one forecast of 720 steps, and of one embedding."""
-    network, context = random_backbone(BackboneOptions(backbone)), torch.zeros(1, LOOKBACK)
+    network, context = _network(backbone), torch.randn(1, LOOKBACK)
     return (
         operations(lambda: network.predict(context, LONGEST)),
         operations(lambda: network.embed(context)),
     )
+
+
+def _network(backbone: str) -> Backbone:
+    if backbone != "timesfm-2.5":
+        return random_backbone(BackboneOptions(backbone))
+    from timesfm import TimesFM_2p5_200M_torch
+
+    model = TimesFM_2p5_200M_torch()
+    network = model.model
+    return TimesFM(backbone, model, "", network.o, 1024, 16_384 - LONGEST)
 
 
 @cache
@@ -115,11 +138,62 @@ def table(tflops: float) -> str:
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
+def grid_table(tflops: float, disk_gbs: float) -> str:
+    """Markdown: one row per backbone of the grid and one for all; hours on one GPU and on eight."""
+    jobs = {backbone: _jobs(backbone) for backbone in GRID_BACKBONES}
+    every = [list(chain.from_iterable(kind)) for kind in zip(*jobs.values(), strict=True)]
+    rows = [[name, *_costs(kinds, tflops, disk_gbs)] for name, kinds in (jobs | {"all": every}).items()]
+    amounts = ("forward, PFLOP", "TS-Memory, PFLOP", "LoRA, PFLOP", "cache, GB", "its writing, h")
+    hours = ("hours on one", "on eight", "on one without LoRA", "on eight without LoRA")
+    headers = ["backbone", *amounts, *hours]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def _jobs(backbone: str) -> list[list[float]]:
+    """Operations of each base forecast, TS-Memory training and LoRA training, and bytes per data set."""
+    forward, memories, adapters, sizes = [], [], [], []
+    for dataset in SHAPES:
+        specs = [
+            CellSpec(method=method, backbone=backbone, dataset=dataset, horizon=horizon)
+            for method in METHODS
+            for horizon in HORIZONS
+        ]
+        operations, _, size = cost(specs)
+        forward += [operations / 8] * 8
+        memories += [cost([spec])[1] for spec in specs if spec.method == "ts-memory"]
+        adapters += [cost([spec])[1] for spec in specs if spec.method == "lora"]
+        sizes.append(size)
+    return [forward, memories, adapters, sizes]
+
+
+def _costs(kinds: Sequence[Sequence[float]], tflops: float, disk_gbs: float) -> list[str]:
+    forward, memories, adapters, sizes = kinds
+    amounts = [f"{sum(kind) / 1e15:,.0f}" for kind in (forward, memories, adapters)]
+    disk = [f"{sum(sizes) / 1e9:,.0f}", f"{sum(sizes) / disk_gbs / 3.6e12:,.1f}"]
+    hours = [
+        f"{(makespan(forward, gpus) + makespan(trainings, gpus)) / (tflops * 3.6e15):,.1f}"
+        for trainings in ([*memories, *adapters], memories)
+        for gpus in (1, 8)
+    ]
+    return [*amounts, *disk, *hours]
+
+
+def makespan(jobs: Iterable[float], workers: int) -> float:
+    """When the last job ends if the longest go first, each to the worker that is free first."""
+    ends = [0.0] * workers
+    heapify(ends)
+    for job in sorted(jobs, reverse=True):
+        heapreplace(ends, ends[0] + job)
+    return max(ends)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tflops", type=float, default=100.0, help="assumed sustained rate of one GPU")
-    assumed = parser.parse_args().tflops
-    print(f"Hours at an assumed {assumed:g} TFLOP/s\n\n{table(assumed)}")
+    parser.add_argument("--disk-gbs", type=float, default=2.0, help="assumed GB/s written to disk")
+    assumed = parser.parse_args()
+    print(f"Hours at an assumed {assumed.tflops:g} TFLOP/s, {assumed.disk_gbs:g} GB/s written to disk")
+    print(f"\n{table(assumed.tflops)}\n\n{grid_table(assumed.tflops, assumed.disk_gbs)}")
 
 
 if __name__ == "__main__":

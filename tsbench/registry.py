@@ -64,6 +64,8 @@ class Entry:
         provider: Package that registered it.
         role: What a backbone is.
         lookback: Context steps of a cell unless given; None: the common ones.
+        revision: Raised when the name comes to stand for something that forecasts differently, such as
+            another training recipe, so that stored results of the old one are not taken for it.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Entry:
     provider: str = "tsbench"
     role: Role = "forecaster"
     lookback: int | None = None
+    revision: int = 1
 
 
 CHRONOS = Requirement("chronos-forecasting", "chronos", "chronos")

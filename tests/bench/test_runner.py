@@ -15,6 +15,7 @@ from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec, TeacherOptions, TsMemoryOptions
 from tsbench.data.splits import SplitRule
 from tsbench.errors import TsbenchError
+from tsbench.registry import BUILT_IN
 from tsbench.report.labels import is_leak
 
 TARGET = TsMemoryOptions(plugmem="tiny")
@@ -333,6 +334,14 @@ def test_data_of_ones_own_counts_with_its_split_and_season(bench: Bench) -> None
         for change in changes
     }
     assert len(keys) == len(changes)
+
+
+def test_results_of_an_older_revision_are_not_reused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy_key, naive_key = bench.key(cell()), bench.key(cell(backbone="naive-last"))
+    revised = [replace(entry, revision=2) if entry.name == "toy" else entry for entry in BUILT_IN["backbone"]]
+    monkeypatch.setitem(BUILT_IN, "backbone", tuple(revised))
+    assert bench.key(cell()) != toy_key
+    assert bench.key(cell(backbone="naive-last")) == naive_key
 
 
 def test_the_cache_budget_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

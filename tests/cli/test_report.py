@@ -120,3 +120,19 @@ def test_when_a_record_is_damaged_then_its_file_is_named(tsbench: toy.Cli, store
     assert len(result.stderr.splitlines()) == 1
     assert str(path.name) in result.stderr
     assert "delete it and run again" in result.stderr
+
+
+def test_significance_needs_something_adapted_to_compare(tsbench: toy.Cli) -> None:
+    result = tsbench("report --significance --select horizon=12")
+    assert result.exit_code == 0
+    assert "### MSE over data sets" in result.stdout
+    alone = tsbench("report --significance --select 'horizon=12 backbone=toy'")
+    assert alone.exit_code == 2
+    assert "nothing to compare" in alone.stderr
+
+
+@pytest.mark.parametrize("other", ["--summary mse", "--latency", "--with-published"])
+def test_significance_stands_alone(tsbench: toy.Cli, other: str) -> None:
+    result = tsbench(f"report --significance {other}")
+    assert result.exit_code == 2
+    assert "--significance" in result.stderr

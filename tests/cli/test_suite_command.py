@@ -118,7 +118,7 @@ def test_a_failed_cell_is_recorded_and_the_rest_goes_on(
         ),
         (
             "train --suite ts-memory/3",
-            "--suite goes with `tsbench run` or `tsbench eval`, not with train; leave it out",
+            "--suite goes with `tsbench run`, `tsbench eval` or `tsbench plan`, not train; leave it out",
         ),
         (
             "run --only ETTh1",

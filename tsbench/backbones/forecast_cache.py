@@ -33,6 +33,7 @@ from tsbench.stages import StageName, Stages
 _ROWS_PER_CHUNK = {"cpu": 448, "cuda": 4_096}
 _MAPPED_BYTES = 2**24  # of a file that may be in memory at once while it is checked
 _FORMAT = 1
+_CHECKSUMS = "checksums.u32"
 
 PairReader = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 """Window indices [N] and channels [N] to forecasts [N, Q, H]."""
@@ -59,7 +60,7 @@ class RowFile:
                 self._values = _open_sparse(
                     directory / "values.f32", np.dtype(np.float32), (rows, *item_shape)
                 )
-                self._checksums = _open_sparse(directory / "checksums.u32", np.dtype(np.uint32), (rows,))
+                self._checksums = _open_sparse(directory / _CHECKSUMS, np.dtype(np.uint32), (rows,))
             os.utime(directory)
         except OSError as error:
             raise TsbenchError(
@@ -168,9 +169,9 @@ class FrozenBackbone:
         """Encoder embeddings of the windows' contexts, [W, C, D]."""
         probe = self._compute(starts[:1], self.backbone.embed)
         shape = tuple(probe.shape[1:])
-        if self._too_large(len(starts), shape):
+        if self.too_large(len(starts), shape):
             return torch.cat([self._embed(starts[part]) for part in self.chunks(len(starts))]).numpy()
-        file = RowFile(self._entry() / "embeddings", len(self.scaled) + 1, shape)
+        file = RowFile(embedding_directory(self.entry()), len(self.scaled) + 1, shape)
         with file.reserved(starts):
             self._complete(file, starts, self._embed)
         self._evict()
@@ -189,8 +190,9 @@ class FrozenBackbone:
         for first in range(0, windows, size):
             yield slice(first, min(first + size, windows))
 
-    def _entry(self) -> Path:
-        assert self.directory is not None  # callers check `_too_large` first
+    def entry(self) -> Path:
+        """Directory of everything that is kept of this backbone over this data."""
+        assert self.directory is not None  # callers check `too_large` first
         content = hashlib.sha256(np.ascontiguousarray(self.scaled).data).hexdigest()
         key = digest([_FORMAT, content, list(self.scaled.shape), self.lookback, self.backbone.identity])
         return self.directory / key[:32]
@@ -203,15 +205,15 @@ class FrozenBackbone:
         """
         levels = len(self.backbone.quantile_levels) or 1
         shape = (self.scaled.shape[1], levels)
-        if self._too_large(len(starts), (*shape, horizon)):
+        if self.too_large(len(starts), (*shape, horizon)):
             return None
-        entry = self._entry()
+        entry = self.entry()
         rows = len(self.scaled) + 1
-        file = RowFile(_horizon_directory(entry, horizon), rows, (*shape, horizon))
+        file = RowFile(horizon_directory(entry, horizon), rows, (*shape, horizon))
         with file.reserved(starts):
             if self.backbone.prefix_consistent:
-                for longer in (stored for stored in _stored_horizons(entry) if stored > horizon):
-                    other = RowFile(_horizon_directory(entry, longer), rows, (*shape, longer))
+                for longer in (stored for stored in stored_horizons(entry) if stored > horizon):
+                    other = RowFile(horizon_directory(entry, longer), rows, (*shape, longer))
                     absent = file.missing(starts)
                     known = np.setdiff1d(absent, other.missing(absent))
                     for part in self.chunks(len(known), horizon):
@@ -249,14 +251,15 @@ class FrozenBackbone:
             result = self._limit.call(function, torch.from_numpy(context).view(windows * channels, lookback))
         return result.view(windows, channels, *result.shape[1:]).cpu()
 
-    def _too_large(self, windows: int, item_shape: tuple[int, ...]) -> bool:
+    def too_large(self, windows: int, item_shape: tuple[int, ...]) -> bool:
+        """Whether arrays of this shape for so many windows at once are computed without being stored."""
         return self.directory is None or 4 * windows * int(np.prod(item_shape)) > self.budget_bytes
 
     def _evict(self) -> None:
         """Remove least recently used entries of other contents until the cache fits its budget."""
         assert self.directory is not None
         if self.directory.is_dir():
-            evict(self.directory, self.budget_bytes, keep=self._entry())
+            evict(self.directory, self.budget_bytes, keep=self.entry())
 
 
 def evict(directory: Path, budget_bytes: int, keep: Path) -> None:
@@ -287,12 +290,27 @@ def _allocated_bytes(entry: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in entry.rglob("*") if path.is_file())
 
 
-def _stored_horizons(entry: Path) -> list[int]:
+def stored_horizons(entry: Path) -> list[int]:
+    """Horizons of which an entry has forecasts, ascending."""
     return sorted(int(path.name[1:]) for path in entry.glob("h[0-9]*"))
 
 
-def _horizon_directory(entry: Path, horizon: int) -> Path:
+def horizon_directory(entry: Path, horizon: int) -> Path:
+    """Where an entry keeps its forecasts so many steps ahead."""
     return entry / f"h{horizon:04d}"
+
+
+def embedding_directory(entry: Path) -> Path:
+    """Where an entry keeps its embeddings."""
+    return entry / "embeddings"
+
+
+def stored_rows(directory: Path, rows: int) -> NDArray[np.bool_]:
+    """Which of the rows of a `RowFile` were written, by their checksums; nothing is opened for writing."""
+    path = directory / _CHECKSUMS
+    if not path.exists() or path.stat().st_size != 4 * rows:
+        return np.zeros(rows, dtype=np.bool_)
+    return np.fromfile(path, dtype=np.uint32) != 0
 
 
 def _release(values: np.memmap) -> None:

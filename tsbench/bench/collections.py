@@ -4,6 +4,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,8 +40,7 @@ def collection_record(bench: "Bench", spec: CellSpec, key: str) -> Record:
     collection = bench.collection(spec.dataset)
     stages = Stages()
     fitted = fit_collection(bench, spec, stages)
-    total = len(collection.train)
-    stride = spec.test_stride or -(-collection.test.size // profile(spec.profile).max_test_values)
+    total, stride = len(collection.train), series_stride(collection, spec)
     chosen = np.arange(0, total, stride)
     bench.progress(f"forecasting {len(chosen)} of {total} series")
     train = [collection.train[place] for place in chosen]
@@ -78,9 +78,18 @@ def fit_collection(bench: "Bench", spec: CellSpec, stages: Stages) -> Fitted:
         return Fitted(backbone)
     from tsbench.methods.f_llm_transfer import fit_transfer
 
-    source = bench.collection(spec.train_dataset)
-    task = SeriesTask(spec, profile(spec.profile), source, home() / "artifacts", bench.progress, stages)
-    return fit_transfer(task, backbone)
+    return fit_transfer(replace(series_task(bench, spec), stages=stages), backbone)
+
+
+def series_task(bench: "Bench", spec: CellSpec) -> SeriesTask:
+    """The collection that a cell on another one is trained on."""
+    source = bench.collection(spec.train_dataset or spec.dataset)
+    return SeriesTask(spec, profile(spec.profile), source, home() / "artifacts", bench.progress)
+
+
+def series_stride(collection: SeriesCollection, spec: CellSpec) -> int:
+    """Every how many series one is scored."""
+    return spec.test_stride or -(-collection.test.size // profile(spec.profile).max_test_values)
 
 
 def forecast_series(

@@ -19,7 +19,7 @@ from tsbench.data.dataset import Dataset, SeriesCollection
 from tsbench.data.load import load_collection, load_dataset, source_sha256
 from tsbench.data.paths import home
 from tsbench.errors import TsbenchError
-from tsbench.registry import find, load
+from tsbench.registry import Kind, find, load
 from tsbench.stages import Stages
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Bench:
         own_data: Data sets that are not in the catalogue, by name (a user's CSV file).
         progress: Called with one line at each stage.
         workers: Where cells run; None: here, one after the other.
+        writes: Whether results will be stored, so that it is checked that they can.
     """
 
     store: ResultsStore
@@ -61,6 +62,7 @@ class Bench:
     own_data: dict[str, Dataset] = field(default_factory=dict)
     progress: Callable[[str], None] = field(default=lambda line: None)
     workers: "Workers | None" = None
+    writes: bool = True
 
     @cached_property
     def _datasets(self) -> dict[str, Dataset]:
@@ -89,12 +91,14 @@ class Bench:
     def key(self, spec: CellSpec) -> str:
         """Content hash of a cell: its specification and the checksums of its data and of those trained on.
 
-        A user's own data can be split in several ways, so there the split and the season count too. The
-        checksums of the catalogue's data are known without reading them.
+        A user's own data can be split in several ways, so there the split and the season count too, and
+        so does a method or backbone of a later revision. The checksums of the catalogue's data are known
+        without reading them.
         """
         dataset = self.own_data.get(spec.dataset)
         own = (repr(dataset.split), str(dataset.season)) if dataset else ()
-        return spec.content_hash(self._sha256(spec.dataset), *own, *map(self._sha256, spec.train_datasets))
+        trained_on = map(self._sha256, spec.train_datasets)
+        return spec.content_hash(self._sha256(spec.dataset), *own, *trained_on, *_revisions(spec))
 
     def _sha256(self, name: str) -> str:
         if name in self.own_data:
@@ -152,6 +156,15 @@ class Bench:
             budget_bytes=cache_budget(),
             stages=task.stages,
         )
+
+
+def _revisions(spec: CellSpec) -> list[str]:
+    """Of the method and the backbones of a cell, where they are no longer the first."""
+    named: list[tuple[Kind, str]] = [("method", spec.method), ("backbone", spec.backbone)]
+    if spec.plugmem_from:
+        named.append(("backbone", spec.plugmem_from))
+    found = [(name, find(kind, name).revision) for kind, name in named]
+    return [f"{name} revision {revision}" for name, revision in found if revision > 1]
 
 
 def cache_budget() -> int:

@@ -11,6 +11,7 @@ import typer
 
 from tsbench.cli import EXIT_FAILED_CELL, Command, app
 from tsbench.cli import options as opt
+from tsbench.cli.plan import print_costs
 from tsbench.cli.suite import refuse_other_grid, run_suite
 from tsbench.errors import TsbenchError
 
@@ -97,7 +98,9 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", "list
         address: opt.Address = None,
         results: opt.Results = Path("results"),
         mirror: opt.Mirror = None,
+        format: opt.PlanFormat = None,
     ) -> None:
+        started = time.perf_counter()
         from tsbench.bench.executor import plan_workers
         from tsbench.bench.grid import cells, variants
         from tsbench.bench.plan import plan_suite
@@ -109,7 +112,10 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", "list
             refuse_other_grid(ctx, name)
         elif only:
             raise TsbenchError("--only goes with --suite; without it name the data sets with --dataset")
+        if format is not None and name != "plan":
+            raise TsbenchError(f"--format goes with `tsbench plan`, not with {name}; leave it out")
         bench = prepare_bench(results, mirror, csv, freq, split, threads)
+        bench.writes = name != "plan"
         bench.workers = plan_workers(executor, jobs, threads, device, address)
         catalogued, others = load_plugins(dataset)
         bench.own_data.update(others)
@@ -149,6 +155,9 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", "list
         }
         if suite is not None:
             planned = plan_suite(bench, suite, only=only, backbone=backbone, settings=settings, **shared)
+            if name == "plan":
+                print_costs(bench, planned.cells, planned.missing, format, started)
+                return
             _exit_on_failure(run_suite(bench, planned, baselines=name == "run"))
             return
         asked = cells(
@@ -167,8 +176,17 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", "list
         )
         diagnosed = _closed_loops(name, asked) if diagnose else []
         act(bench, asked)
+        if name == "plan":
+            print_costs(bench, asked, {}, format, started)
         for spec in diagnosed:
             _diagnose(bench, spec)
+
+
+def _check_run(bench: "Bench", cells: "list[CellSpec]") -> None:
+    from tsbench.bench.checks import check
+    from tsbench.bench.runner import with_baselines
+
+    check(bench, with_baselines(cells))
 
 
 def _build_teachers(bench: "Bench", cells: "list[CellSpec]") -> None:
@@ -260,6 +278,16 @@ def _exit_on_failure(outcomes: Iterable[object]) -> None:
         raise typer.Exit(EXIT_FAILED_CELL)
 
 
+_stage(
+    "plan",
+    "Say what `tsbench run` with the same options would take: which cells are done, what of the forecasts, "
+    "embeddings, teachers and trained networks is there, and the time, memory and disk of the rest. A few "
+    "batches and training steps are run to measure this machine; nothing is stored.",
+    "Example: `tsbench plan --suite ts-memory-table3 --only ETTh1`\n\n"
+    "Example: `tsbench plan --method lora --dataset ETTh1 --horizon 96 192 --profile quick`\n\n"
+    "Example: `tsbench plan --suite mine.toml --format json`",
+    _check_run,
+)
 _stage(
     "build-teacher",
     "Embed the train windows with the frozen backbone and store the teacher's quantiles.",

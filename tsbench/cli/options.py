@@ -248,3 +248,7 @@ Address = Annotated[
         rich_help_panel=_WORKERS,
     ),
 ]
+PlanFormat = Annotated[
+    Literal["json"] | None,
+    typer.Option("--format", help="With `tsbench plan`: print JSON instead of tables."),
+]

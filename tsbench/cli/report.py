@@ -35,6 +35,15 @@ def report(
         bool,
         typer.Option("--with-published", help="Put what papers print below our rows, marked as published."),
     ] = False,
+    significance: Annotated[
+        bool,
+        typer.Option(
+            "--significance", help="Which differences are real: intervals, corrected tests, verdicts, ranks."
+        ),
+    ] = False,
+    metric: Annotated[
+        Literal["mse", "mae", "crps"], typer.Option(help="Score that --significance compares.")
+    ] = "mse",
     latency: Annotated[
         bool, typer.Option("--latency", help="What `tsbench latency` stored, instead of scores.")
     ] = False,
@@ -50,17 +59,24 @@ def report(
 
     Example: `tsbench report --with-published --select "dataset=ETTh1 horizon=96"`
 
+    Example: `tsbench report --significance --metric crps --select "backbone=flame-small"`
+
     Example: `tsbench report --latency --format csv`
     """
     from tsbench.bench.store import ResultsStore
     from tsbench.fsio import atomic_write
     from tsbench.report.render import render
+    from tsbench.report.significance import significance_tables
     from tsbench.report.summary import summary_tables
     from tsbench.report.tables import report_tables, stored_cells
 
     store = ResultsStore(results)
+    if significance and (latency or summary or with_published):
+        raise TsbenchError("--significance goes without --summary, --with-published and --latency")
     if latency:
         tables = _latency_tables(results, select, summary, with_published)
+    elif significance:
+        tables = significance_tables(stored_cells(store, select)[0], store, metric)
     elif summary is None:
         tables = report_tables(store, select, with_published=with_published)
     elif with_published:

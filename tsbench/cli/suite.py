@@ -38,9 +38,9 @@ def refuse_other_grid(ctx: typer.Context, stage: str) -> None:
     Raises:
         TsbenchError: There is one, or the command has no suites.
     """
-    if stage not in ("run", "eval"):
+    if stage not in ("plan", "run", "eval"):
         raise TsbenchError(
-            f"--suite goes with `tsbench run` or `tsbench eval`, not with {stage}; leave it out"
+            f"--suite goes with `tsbench run`, `tsbench eval` or `tsbench plan`, not {stage}; leave it out"
         )
     given = [name for name in _OWN if _is_given(ctx, name)]
     if given:

@@ -30,7 +30,7 @@ from tsbench.models.f_llm.plant import (
     plant_loss,
 )
 from tsbench.models.f_llm.rollout import RollOutConfig, forecast, observer_loss
-from tsbench.training.loop import ShuffledBatches, TrainingConfig, TrainingReport, train
+from tsbench.training.loop import ShuffledBatches, TrainingConfig, TrainingReport
 
 VALIDATION_ROWS = 512
 """Bound of the windows that are validated on."""
@@ -327,7 +327,7 @@ def train_stage(
             task.progress(f"f-llm {stage.name}: step {step} of {config.max_steps}, loss {value:.4f}")
 
     with task.stages("train"):
-        return train(
+        return task.train(
             model,
             batches=lambda step: rows(step).to(device),
             loss_fn=loss,

@@ -13,7 +13,7 @@ from tsbench.data.windows import evenly_spaced
 from tsbench.errors import TsbenchError
 from tsbench.methods.task import Fitted, Task
 from tsbench.metrics.quantile import pinball_loss
-from tsbench.training.loop import ShuffledBatches, TrainingConfig, train
+from tsbench.training.loop import ShuffledBatches, TrainingConfig
 from tsbench.training.pretrain import window_loss
 
 _LEARNING_RATE = 2e-4
@@ -68,7 +68,7 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
             task.progress(f"flame: step {step}, loss {loss:.4f}")
 
     with task.stages("train"):
-        report = train(
+        report = task.train(
             model,
             batches=lambda step: task.pairs(grid, order(step)),
             loss_fn=window_loss,

@@ -22,7 +22,7 @@ from tsbench.methods.task import Fitted, Source, Task
 from tsbench.metrics.quantile import pinball_loss
 from tsbench.models.lora import adapted_copy, nearest_rank
 from tsbench.models.plugmem import PlugMemConfig, parameter_count
-from tsbench.training.loop import ShuffledBatches, TrainingConfig, train
+from tsbench.training.loop import ShuffledBatches, TrainingConfig
 from tsbench.training.pretrain import window_loss
 
 _LEARNING_RATES = (1e-4, 1e-3)
@@ -68,15 +68,14 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
         zero initialisation, learning rate and epochs from validation. What it leaves open is ours; see
         docs/ts-memory.md.
     """
-    family, profile = adaptable_family(frozen.backbone), task.profile
+    adaptable_family(frozen.backbone)
     sources = sources_of(task, frozen)
     levels = frozen.backbone.quantile_levels
     rank = matched_rank(task, frozen.backbone)
     before = _validation_score(
         sources, lambda source, stop: source.frozen.forecasts(stop.starts, stop.horizon), levels
     )
-    rates = _QUICK_LEARNING_RATES if profile.name == "quick" else _LEARNING_RATES
-    candidates = [_train(sources, family, rank, rate) for rate in rates]
+    candidates = train_candidates(sources, rank)
     best = min(candidates, key=lambda candidate: candidate.score)
     helped = best.score < before
     if not helped:
@@ -145,7 +144,7 @@ def adaptable_family(backbone: Backbone) -> Family:
 
 
 @dataclass(frozen=True, eq=False)
-class _Candidate:
+class Candidate:
     """An adapted backbone after training at one learning rate, with its score on the validation windows."""
 
     forecaster: Forecaster
@@ -155,10 +154,17 @@ class _Candidate:
     score: float
 
 
-def _train(sources: Sequence[Source], family: Family, rank: int, learning_rate: float) -> _Candidate:
+def train_candidates(sources: Sequence[Source], rank: int) -> list[Candidate]:
+    """Train adapters of a rank on all sources, at each learning rate that is tried."""
+    quick = sources[0].task.profile.name == "quick"
+    rates = _QUICK_LEARNING_RATES if quick else _LEARNING_RATES
+    return [_train(sources, rank, rate) for rate in rates]
+
+
+def _train(sources: Sequence[Source], rank: int, learning_rate: float) -> Candidate:
     task, backbone = sources[0].task, sources[0].frozen.backbone
     spec, profile = task.spec, task.profile
-    network = adapted_network(task, backbone, rank)
+    family, network = adaptable_family(backbone), adapted_network(task, backbone, rank)
     grids = [source.task.fine_tuning_windows() for source in sources]
     pairs = [len(grid.starts) * source.task.channels for source, grid in zip(sources, grids, strict=True)]
     order = ShuffledBatches(sum(pairs), profile.batch_size, spec.seed)
@@ -210,7 +216,7 @@ def _train(sources: Sequence[Source], family: Family, rank: int, learning_rate: 
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / "lock")  # a second process waits and finds the finished weights
     with lock, task.stages("train"):
-        report = train(
+        report = task.train(
             network,
             batches=batch,
             loss_fn=family.loss,
@@ -224,7 +230,7 @@ def _train(sources: Sequence[Source], family: Family, rank: int, learning_rate: 
             on_progress=report_step,
         )
     parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    return _Candidate(forecaster, learning_rate, parameters, report.best_step, report.best_score)
+    return Candidate(forecaster, learning_rate, parameters, report.best_step, report.best_score)
 
 
 def _stop(task: Task) -> WindowGrid:

@@ -93,21 +93,14 @@ def _fit(
     """Choose neighbours, temperature and fusion weight by the pooled CRPS on validation windows."""
     validation = task.windows("val", task.profile.max_val_values)
     memory.base.require_past(validation.starts)
-    counts = sorted({min(k, len(memory.base.starts)) for k in NEIGHBOURS})
-    candidates = [
-        RetrievalForecaster(memory, frozen.backbone.quantile_levels, k, temperature, name)
-        for k in counts
-        for temperature in temperatures
-    ]
+    settings = candidates(memory, frozen.backbone.quantile_levels, name, temperatures)
     task.progress(
-        f"{name}: {len(candidates)} settings on {len(validation.starts)} of {validation.total} "
+        f"{name}: {len(settings)} settings on {len(validation.starts)} of {validation.total} "
         "validation windows"
     )
     with task.stages("tune", len(validation.starts) * task.channels):
-        curves = _validation_curves(candidates, frozen, validation)
-    companion, curve = min(
-        zip(candidates, curves, strict=True), key=lambda scored: float(scored[1].crps.min())
-    )
+        curves = validation_curves(settings, frozen, validation)
+    companion, curve = min(zip(settings, curves, strict=True), key=lambda scored: float(scored[1].crps.min()))
     beta = curve.best("crps")
     task.progress(f"{name}: k {companion.k}, temperature {companion.temperature:g}, fusion weight {beta:g}")
     stop = task.windows("val", task.profile.max_stop_values)
@@ -123,17 +116,29 @@ def _fit(
     return Fitted(FusedForecaster(frozen.backbone, companion, beta, "retrieval"), diagnostics, curve)
 
 
-def _validation_curves(
-    candidates: Sequence[RetrievalForecaster], frozen: FrozenBackbone, grid: WindowGrid
+def candidates(
+    memory: OnlineMemory, levels: tuple[float, ...], name: str, temperatures: Sequence[float]
+) -> list[RetrievalForecaster]:
+    """The settings that are tried: every number of neighbours at every temperature."""
+    counts = sorted({min(k, len(memory.base.starts)) for k in NEIGHBOURS})
+    return [
+        RetrievalForecaster(memory, levels, k, temperature, name)
+        for k in counts
+        for temperature in temperatures
+    ]
+
+
+def validation_curves(
+    settings: Sequence[RetrievalForecaster], frozen: FrozenBackbone, grid: WindowGrid
 ) -> list[FusionScores]:
-    """Scores of every candidate against the fusion weight; one search serves them all."""
-    memory, most = candidates[0].memory, max(candidate.k for candidate in candidates)
-    curves = [FusionCurve(frozen.backbone.quantile_levels) for _ in candidates]
+    """Scores of every setting against the fusion weight; one search serves them all."""
+    memory, most = settings[0].memory, max(setting.k for setting in settings)
+    curves = [FusionCurve(frozen.backbone.quantile_levels) for _ in settings]
     for part, base in frozen.forecasts(grid.starts, grid.horizon):
         target = torch.from_numpy(gather_targets(frozen.scaled, grid.starts[part], grid.horizon))
         found = memory.search(_contexts(frozen, grid.starts[part]), most)
-        for candidate, curve in zip(candidates, curves, strict=True):
-            curve.update(base, torch.from_numpy(candidate.quantiles(candidate.weigh(found))), target)
+        for setting, curve in zip(settings, curves, strict=True):
+            curve.update(base, torch.from_numpy(setting.quantiles(setting.weigh(found))), target)
     return [curve.result() for curve in curves]
 
 

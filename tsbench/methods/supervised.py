@@ -14,7 +14,7 @@ from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.config import digest
 from tsbench.data.windows import WindowGrid, gather_contexts, window_grid
 from tsbench.methods.task import Fitted, Task
-from tsbench.training.loop import ShuffledBatches, TrainingConfig, train
+from tsbench.training.loop import ShuffledBatches, TrainingConfig
 
 _VALUES_PER_CALL = 2**22
 _AVERAGE_DECAY = 0.999
@@ -120,7 +120,7 @@ def _train(
             task.progress(f"{architecture.name} at {learning_rate:g}: epoch {step // epoch}, loss {loss:.4f}")
 
     with task.stages("train"):
-        report = train(
+        report = task.train(
             network.to(device),
             batches=lambda step: _windows(task, grid, grid.starts[order(step)]).to(device),
             loss_fn=lambda model, windows: _error(model, windows, spec.lookback),

@@ -18,6 +18,7 @@ from tsbench.data.splits import Borders, Scaler, split_borders
 from tsbench.data.windows import Split, WindowGrid, window_grid
 from tsbench.metrics.fusion import FusionScores
 from tsbench.stages import Stages
+from tsbench.training.loop import Trainer, train
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,7 @@ class Task:
         progress: Called with one line at each stage.
         stages: Where the time goes.
         sources: What is learned from in place of this data set and the cell's backbone; empty: these.
+        train: Called to train a network; another one than `train` is for estimates.
     """
 
     spec: CellSpec
@@ -47,6 +49,7 @@ class Task:
     progress: Callable[[str], None] = field(default=lambda line: None)
     stages: Stages = field(default_factory=Stages)
     sources: tuple["Source", ...] = ()
+    train: Trainer = train
 
     @property
     def channels(self) -> int:
@@ -133,6 +136,7 @@ class SeriesTask:
         artifacts: Directory for what the cell learns; one per content.
         progress: Called with one line at each stage.
         stages: Where the time goes.
+        train: As in `Task`.
     """
 
     spec: CellSpec
@@ -141,6 +145,7 @@ class SeriesTask:
     artifacts: Path
     progress: Callable[[str], None] = field(default=lambda line: None)
     stages: Stages = field(default_factory=Stages)
+    train: Trainer = train
 
 
 @dataclass(frozen=True, eq=False)

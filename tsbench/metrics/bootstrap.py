@@ -6,7 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Interval", "disjoint_block", "median_interval", "moving_block_weights", "relative_change"]
+__all__ = [
+    "Interval",
+    "disjoint_block",
+    "geometric_skill",
+    "median_interval",
+    "moving_block_weights",
+    "nested_mean",
+    "relative_change",
+    "resampled_changes",
+]
 
 _DRAWS = 2_000
 _SEED = 0
@@ -73,6 +82,24 @@ def median_interval(values: NDArray[np.floating]) -> Interval:
     return Interval(value, float(low), float(high))
 
 
+def resampled_changes(
+    errors: NDArray[np.floating], reference: NDArray[np.floating], block: int
+) -> NDArray[np.float64]:
+    """Change of a mean error in every resample of the windows, in percent.
+
+    Args:
+        errors: [W], windows in time order.
+        reference: [W], the same windows.
+        block: Windows in a block of the bootstrap.
+
+    Returns:
+        [2000] float64, NaN where W < 2 l.
+    """
+    weights = moving_block_weights(len(errors), block)
+    ours, theirs = (weights @ np.asarray(values, dtype=np.float64) for values in (errors, reference))
+    return np.broadcast_to(100 * (ours / theirs - 1), _DRAWS)
+
+
 def relative_change(errors: NDArray[np.floating], reference: NDArray[np.floating], block: int) -> Interval:
     """Change of a mean error against a reference's on the same windows, in percent; negative is better.
 
@@ -84,11 +111,44 @@ def relative_change(errors: NDArray[np.floating], reference: NDArray[np.floating
     Returns:
         100 (mean(errors) / mean(reference) - 1) with the 2.5 % and 97.5 % quantiles of the resamples.
     """
-    weights = moving_block_weights(len(errors), block)
+    value = 100 * (np.mean(errors, dtype=np.float64) / np.mean(reference, dtype=np.float64) - 1)
+    low, high = np.quantile(resampled_changes(errors, reference, block), _TAILS)
+    return Interval(float(value), float(low), float(high))
 
-    def change(mean: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-        return 100 * (mean / other - 1)
 
-    ours, theirs = np.asarray(errors, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    low, high = np.quantile(change(weights @ ours, weights @ theirs), _TAILS)
-    return Interval(float(change(ours.mean(), theirs.mean())), float(low), float(high))
+def nested_mean(values: NDArray[np.floating], resampled: NDArray[np.floating]) -> Interval:
+    """Mean over data sets, with the interval of resampling data sets and, in each, its windows.
+
+    A resample draws as many data sets as there are, with replacement, and for each draw one of its own
+    resamples, independently: other data sets might have been chosen, and other test windows.
+
+    Args:
+        values: [D], one per data set.
+        resampled: [D, R], the same in R resamples of the windows.
+
+    Returns:
+        The mean; its bounds are NaN for a single data set, or where a resample is NaN.
+    """
+    value, sets = float(np.mean(values)), len(values)
+    if sets < 2:
+        return Interval(value, math.nan, math.nan)
+    generator = np.random.default_rng(_SEED)
+    drawn = generator.integers(0, sets, (_DRAWS, sets))
+    inner = generator.integers(0, resampled.shape[1], (_DRAWS, sets))
+    low, high = np.quantile(np.asarray(resampled)[drawn, inner].mean(axis=1), _TAILS)
+    return Interval(value, float(low), float(high))
+
+
+def geometric_skill(ratios: NDArray[np.floating]) -> Interval:
+    """Skill over data sets in percent: 100 (1 - geometric mean of the error ratios); positive is better.
+
+    Args:
+        ratios: [D] error over that of the reference forecast, one per data set.
+
+    Returns:
+        The skill, with the interval of the bootstrap over data sets; NaN bounds for a single one.
+    """
+    logarithms = np.log(np.asarray(ratios, dtype=np.float64))
+    mean = nested_mean(logarithms, logarithms[:, None])
+    value, high, low = (100 * (1 - math.exp(bound)) for bound in (mean.value, mean.low, mean.high))
+    return Interval(value, low, high)

@@ -77,6 +77,7 @@ def _mark(cell: Cell, format: Literal["markdown", "text"]) -> str:
 def _is_text(table: Table, place: int) -> bool:
     """Whether a column holds words, to be aligned left."""
     return table.columns[place] in (
+        "",
         "Method",
         "Backbone",
         "Dataset",
@@ -85,6 +86,8 @@ def _is_text(table: Table, place: int) -> bool:
         "Profile",
         "Error",
         "Device",
+        "Source",
+        "Verdict",
     )
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Protocol, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ __all__ = [
     "Evaluation",
     "Precision",
     "ShuffledBatches",
+    "Trainer",
     "TrainingConfig",
     "TrainingReport",
     "load_trained",
@@ -211,6 +212,22 @@ def train(
         save_finished(checkpoint_dir, kept.best, progress, asdict(config))
     _wait_for_all()
     return load_finished(checkpoint_dir, model, fingerprint)
+
+
+class Trainer(Protocol):
+    """Whatever is called as `train` is: that function, or an estimate of what it would take."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        batches: Callable[[int], Batch],
+        loss_fn: Callable[[nn.Module, Batch], Tensor],
+        validate: Callable[[nn.Module], float],
+        config: TrainingConfig,
+        checkpoint_dir: Path,
+        on_progress: Callable[[int, float], None] | None = None,
+    ) -> TrainingReport:
+        """Train a model; see `train`."""
 
 
 def load_trained(model: nn.Module, checkpoint_dir: Path) -> TrainingReport:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from tsbench.methods.ts_memory.losses import RECIPES, distillation_loss
 from tsbench.methods.ts_memory.teacher import Teacher
 from tsbench.methods.ts_memory.teaching import teacher_content, train_windows
 from tsbench.models.plugmem import PlugMem, PlugMemConfig
-from tsbench.training.loop import ShuffledBatches, TrainingConfig, TrainingReport, train
+from tsbench.training.loop import ShuffledBatches, TrainingConfig, TrainingReport
 
 _EPOCHS = 20  # the authors' bound
 _WEIGHT_DECAY = 0.01
@@ -119,11 +120,11 @@ def train_plugmem(
             task.progress(f"plugmem: step {step}, loss {loss:.4f}")
 
     task.progress(f"plugmem: training on {sum(pairs)} pairs, at most {config.max_steps} steps")
-    directory = task.artifacts / "plugmem" / _plugmem_key(sources, options)
+    directory = plugmem_directory(sources, options)
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / "lock")  # a second process waits and finds the finished weights
     with lock, task.stages("train"):
-        report = train(
+        report = task.train(
             network,
             _pair_batches(sources, teachers, order),
             lambda model, batch: (
@@ -211,8 +212,8 @@ def _pair_reader(source: Source, teacher: Teacher | None) -> Callable[[NDArray[n
     return read
 
 
-def _plugmem_key(sources: Sequence[Source], options: TsMemoryOptions) -> str:
-    """Everything the trained weights depend on; the choice of α is not part of it, its criterion is."""
+def plugmem_directory(sources: Sequence[Source], options: TsMemoryOptions) -> Path:
+    """Where the weights are kept, named after all they depend on: α's criterion, not its split."""
     contents = []
     for source in sources:
         task, frozen = source.task, source.frozen
@@ -228,4 +229,4 @@ def _plugmem_key(sources: Sequence[Source], options: TsMemoryOptions) -> str:
                 ),
             }
         )
-    return pooled_key(contents)
+    return sources[0].task.artifacts / "plugmem" / pooled_key(contents)

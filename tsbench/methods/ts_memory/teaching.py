@@ -59,11 +59,16 @@ def train_windows(task: Task) -> TrainWindows:
 def load_or_build_teacher(task: Task, frozen: FrozenBackbone, options: TsMemoryOptions) -> Teacher:
     """The teacher's answers to the training queries, from disk where they were computed before."""
     windows = train_windows(task)
-    content = teacher_content(task, frozen, options, windows)
-    directory = task.artifacts / "teachers" / digest(content)[:32]
-    directory.mkdir(parents=True, exist_ok=True)
-    with FileLock(directory / "lock"):
-        return _load_or_build(task, frozen, options, windows, directory / "teacher.safetensors", content)
+    path = teacher_path(task, frozen, options)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.parent / "lock"):
+        return _load_or_build(task, frozen, options, windows, path)
+
+
+def teacher_path(task: Task, frozen: FrozenBackbone, options: TsMemoryOptions) -> Path:
+    """Where the teacher of a task is kept, named after all its answers depend on."""
+    content = teacher_content(task, frozen, options, train_windows(task))
+    return task.artifacts / "teachers" / digest(content)[:32] / "teacher.safetensors"
 
 
 def _load_or_build(
@@ -72,7 +77,6 @@ def _load_or_build(
     options: TsMemoryOptions,
     windows: TrainWindows,
     path: Path,
-    content: dict[str, object],
 ) -> Teacher:
     if path.exists():
         task.progress("teacher: already built")
@@ -93,7 +97,7 @@ def _load_or_build(
             on_gpu=task.spec.device.startswith("cuda"),
         )
         teacher.save(path)
-    write_card(path.with_suffix(".json"), content)
+    write_card(path.with_suffix(".json"), teacher_content(task, frozen, options, windows))
     return teacher
 
 

@@ -1,0 +1,347 @@
+"""Pairs of methods on identical test windows, each with its test and, in its family, a verdict."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsbench.bench.records import Record, WindowScores
+from tsbench.bench.store import ResultsStore
+from tsbench.config import CellSpec, TsMemoryOptions
+from tsbench.metrics.bootstrap import Interval, disjoint_block, relative_change, resampled_changes
+from tsbench.metrics.significance import DieboldMariano, benjamini_hochberg, diebold_mariano, holm
+from tsbench.report.labels import backbone_label, is_baseline, is_leak, method_label, of_collection, spread
+from tsbench.report.tables import Row, comparable_rows
+
+Metric = Literal["mse", "mae", "crps"]
+Verdict = Literal["better", "worse", "inside the noise", "same forecast", "not tested"]
+
+Reference = Literal["origin", "control"]
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One cell at all its seeds, with its errors window by window.
+
+    Attributes:
+        row: The cell.
+        start: [W] first target rows.
+        by_seed: [S, W] float64 errors; for CRPS the pinball loss, whose ratios between methods are those of
+            the CRPS, the targets being the same.
+        levels: Quantile levels of the CRPS; empty for other errors.
+    """
+
+    row: Row
+    start: NDArray[np.int64]
+    by_seed: NDArray[np.float64]
+    levels: tuple[float, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The method, as tables call it."""
+        return method_label(self.row.spec)
+
+    @property
+    def errors(self) -> NDArray[np.float64]:
+        """[W]: the mean over seeds of each window's error."""
+        mean: NDArray[np.float64] = self.by_seed.mean(axis=0)
+        return mean
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """One data set and horizon of a suite: its rows on one list of windows."""
+
+    dataset: str
+    horizon: int
+    scored: tuple[Scored, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Suite:
+    """Settings that share lookback, profile, device and backbone; baselines stand in every backbone's.
+
+    Attributes:
+        label: What they share.
+        settings: By data set and horizon.
+        refused: What is not compared, and why.
+    """
+
+    label: str
+    settings: tuple[Setting, ...]
+    refused: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A method against a reference on identical windows.
+
+    Attributes:
+        ours: The method.
+        reference: What it is compared with.
+        block: Windows beyond which two share no target.
+        change: Of the mean error in percent, negative is better, with the bootstrap's interval.
+        by_seed: The same at each seed, against the reference at that seed where it has the same seeds.
+        resampled: [R] the same in each resample of the windows.
+        test: Diebold-Mariano on the errors averaged over seeds.
+    """
+
+    ours: Scored
+    reference: Scored
+    block: int
+    change: Interval
+    by_seed: tuple[float, ...]
+    resampled: NDArray[np.float64]
+    test: DieboldMariano
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Comparisons that are corrected together, with a verdict on each.
+
+    Attributes:
+        comparisons: In the order they are printed.
+        p_holm: Holm's corrected p-value of each; NaN where nothing was tested.
+        p_bh: Benjamini and Hochberg's.
+        verdicts: See `verdict`.
+    """
+
+    comparisons: tuple[Comparison, ...]
+    p_holm: tuple[float, ...]
+    p_bh: tuple[float, ...]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def tested(self) -> int:
+        """Comparisons with a p-value: what Holm corrects for."""
+        return int(np.isfinite(self.p_holm).sum())
+
+
+def suites(records: Iterable[Record], store: ResultsStore, metric: Metric) -> list[Suite]:
+    """Read the errors of each window, and put together what may be compared.
+
+    Left out are collections, which have no windows, rows that leak, rows without the score, and settings in
+    which nothing is adapted, unless that is all there is. Where a data set and horizon have several settings,
+    such as two test strides, the one with the most methods counts, then the one with the most windows.
+
+    Args:
+        records: Chosen cells, as `ResultsStore.records` gives them.
+        store: Where their windows are.
+        metric: Which errors.
+
+    Raises:
+        TsbenchError: A file is damaged.
+    """
+    settings: dict[tuple[str, str], list[Setting]] = defaultdict(list)  # by what is shared, and backbone
+    refused: dict[str, list[str]] = defaultdict(list)
+    for rows in _fullest(records):
+        spec, shared = rows[0].spec, _shared(rows[0])
+        scored: list[Scored] = []
+        for row in rows:
+            found = read_errors(row, store, metric)
+            if isinstance(found, Scored) and scored and not np.array_equal(found.start, scored[0].start):
+                found = f"scored on other windows than {scored[0].name}"
+            if isinstance(found, Scored):
+                scored.append(found)
+            else:
+                refused[shared].append(f"{_place(spec)}: {method_label(row.spec)}: {found}.")
+        for backbone in dict.fromkeys(_backbone(one.row) for one in scored):
+            own = tuple(one for one in scored if _backbone(one.row) in ("", backbone))
+            settings[shared, backbone].append(Setting(spec.dataset, spec.horizon, own))
+    with_backbone = {shared for shared, backbone in settings if backbone}
+    return [
+        Suite(" · ".join(filter(None, (backbone, shared))), _with_adapted(found), tuple(refused[shared]))
+        for (shared, backbone), found in settings.items()
+        if backbone or shared not in with_backbone
+    ]
+
+
+def _fullest(records: Iterable[Record]) -> list[list[Row]]:
+    """One setting per data set, horizon and suite: that with the most methods, then the most windows."""
+    settings: dict[tuple[str, str], list[list[Row]]] = defaultdict(list)
+    for rows in comparable_rows(r for r in records if not of_collection(r) and not is_leak(r.spec)):
+        # a stride given and the profile's own may be the same windows
+        own = {(same_cell(row.spec), row.weights, row.records[0].levels): row for row in rows}
+        settings[_shared(rows[0]), _place(rows[0].spec)].append(list(own.values()))
+    return [
+        max(found, key=lambda rows: (len(rows), rows[0].records[0].windows)) for found in settings.values()
+    ]
+
+
+def _with_adapted(settings: list[Setting]) -> tuple[Setting, ...]:
+    """Those settings in which something is adapted; all of them where nothing is."""
+    adapted = [s for s in settings if any(is_adapted(one.row.spec) for one in s.scored)]
+    return tuple(adapted or settings)
+
+
+def _place(spec: CellSpec) -> str:
+    """Such as "ETTh1, H = 96"."""
+    return f"{spec.dataset}, H = {spec.horizon}"
+
+
+def _shared(row: Row) -> str:
+    """What all settings of a suite share, but the backbone."""
+    spec = row.spec
+    dropped = [f"incomplete last batch of {spec.drop_last} dropped"] if spec.drop_last else []
+    device = row.records[0].provenance.device
+    return " · ".join([f"L = {spec.lookback}", f"profile {spec.profile}", device, *dropped])
+
+
+def _backbone(row: Row) -> str:
+    """The frozen backbone below a row; empty for baselines."""
+    expand = ", expand roll-out" if row.spec.rollout == "expand" else ""
+    return "" if is_baseline(row.spec) else backbone_label(row.spec) + expand
+
+
+def read_errors(row: Row, store: ResultsStore, metric: Metric) -> Scored | str:
+    """Errors of each window at every seed, or why there are none."""
+    column = "pinball" if metric == "crps" else metric
+    windows: list[WindowScores] = []
+    for record in row.records:
+        found = store.load(record.key)
+        if found is None or found.window_scores is None:
+            return "no errors of each window; run the cell again"
+        windows.append(found.window_scores)
+    if any(not np.array_equal(one.start, windows[0].start) for one in windows):
+        return "seeds scored on different windows"
+    by_seed = np.stack([getattr(one, column) for one in windows]).astype(np.float64)
+    if not np.isfinite(by_seed).all():
+        return f"{metric.upper()} is undefined"
+    return Scored(row, windows[0].start, by_seed, row.records[0].levels if metric == "crps" else ())
+
+
+def compare(ours: Scored, reference: Scored) -> Comparison:
+    """Compare two methods on the same windows, seeds averaged window by window first."""
+    block = disjoint_block(ours.start, ours.row.spec.horizon)
+    seeds = [[record.spec.seed for record in one.row.records] for one in (ours, reference)]
+    theirs = reference.by_seed if seeds[0] == seeds[1] else reference.errors[None]
+    return Comparison(
+        ours=ours,
+        reference=reference,
+        block=block,
+        change=relative_change(ours.errors, reference.errors, block),
+        by_seed=tuple((100 * (ours.by_seed.mean(axis=1) / theirs.mean(axis=1) - 1)).tolist()),
+        resampled=resampled_changes(ours.errors, reference.errors, block),
+        test=diebold_mariano(ours.errors, reference.errors, block),
+    )
+
+
+def family(suite: Suite, against: Reference) -> tuple[Family, tuple[str, ...]]:
+    """All comparisons of a suite with one kind of reference, corrected together.
+
+    Args:
+        suite: What may be compared.
+        against: "origin": every adapted row against the same backbone alone. "control": TS-Memory against
+            its control without retrieval, F-LLM against itself without feedback.
+
+    Returns:
+        The family, and what was refused with the reason.
+    """
+    comparisons, refused = [], []
+    for setting in suite.settings:
+        for ours in setting.scored:
+            reference = _reference(ours, setting, against)
+            if reference is not None and ours.levels == reference.levels:
+                comparisons.append(compare(ours, reference))
+            elif reference is not None:
+                place = f"{setting.dataset}, H = {setting.horizon}"
+                refused.append(f"{place}: {ours.name}: CRPS over other levels than {reference.name}.")
+    p = np.array([comparison.test.p for comparison in comparisons])
+    p_holm, p_bh = holm(p).tolist(), benjamini_hochberg(p).tolist()
+    judged = tuple(verdict(one, corrected) for one, corrected in zip(comparisons, p_holm, strict=True))
+    return Family(tuple(comparisons), tuple(p_holm), tuple(p_bh), judged), tuple(refused)
+
+
+def verdict(comparison: Comparison, p_holm: float) -> Verdict:
+    """What a comparison allows to say.
+
+    "better" or "worse" takes two things: a corrected p-value below 0.05, and a 95 % interval on one side of
+    zero. A comparison that was tested and lacks one of them is "inside the noise". "same forecast" has equal
+    errors in every window, as where the fusion weight is 0; "not tested" has no p-value, see its reason.
+
+    Args:
+        comparison: The method and its reference.
+        p_holm: Corrected in its family.
+    """
+    if np.array_equal(comparison.ours.errors, comparison.reference.errors):
+        return "same forecast"
+    if np.isnan(p_holm):
+        return "not tested"
+    if p_holm < LEVEL and comparison.change.high < 0:
+        return "better"
+    if p_holm < LEVEL and comparison.change.low > 0:
+        return "worse"
+    return "inside the noise"
+
+
+def verdicts(records: Iterable[Record], store: ResultsStore, metric: Metric) -> dict[str, Verdict]:
+    """Whether each adapted cell differs from its backbone alone, by the key of its record.
+
+    All seeds of a cell have its verdict; a cell that is not compared has none. Arguments and errors as for
+    `suites`; the verdicts are corrected for all comparisons of the cell's suite.
+    """
+    return {
+        record.key: found
+        for suite in suites(records, store, metric)
+        for judged in [family(suite, "origin")[0]]
+        for comparison, found in zip(judged.comparisons, judged.verdicts, strict=True)
+        for record in comparison.ours.row.records
+    }
+
+
+def _reference(ours: Scored, setting: Setting, against: Reference) -> Scored | None:
+    """What a row is compared with; None where there is nothing."""
+    if against == "control":
+        twin = control(ours.row.spec)
+        found = (one for one in setting.scored if twin and same_cell(one.row.spec) == same_cell(twin))
+    elif is_adapted(ours.row.spec):
+        alone = (one for one in setting.scored if one.row.spec.method == "origin")
+        found = (one for one in alone if one.row.weights == ours.row.weights)
+    else:
+        return None
+    return next(found, None)
+
+
+def same_cell(spec: CellSpec) -> CellSpec:
+    """The cell without what one row of a setting may differ in from another of its kind."""
+    return spec.model_copy(update={"seed": 0, "device": "cpu", "samples": None, "test_stride": None})
+
+
+def is_adapted(spec: CellSpec) -> bool:
+    """Whether it stands on a frozen backbone and adds to it."""
+    return spec.method not in ("origin", "supervised")
+
+
+def control(spec: CellSpec) -> CellSpec | None:
+    """The cell that shows what the method's own idea adds; None where there is none.
+
+    Of TS-Memory the same memory module trained without retrieval, of F-LLM's closed loop the open one.
+    """
+    if spec.f_llm is not None and spec.f_llm.form == "closed-loop":
+        return spec.model_copy(update={"f_llm": spec.f_llm.model_copy(update={"form": "open-loop"})})
+    if spec.options is None or spec.options.ablation == "no-retrieval":
+        return None
+    options = TsMemoryOptions(
+        ablation="no-retrieval",
+        plugmem=spec.options.plugmem,
+        alpha_criterion=spec.options.alpha_criterion,
+    )
+    return spec.model_copy(update={"options": options})
+
+
+def interval_text(interval: Interval) -> str:
+    """Such as "-2.3 [-4.5, +0.1]"; without brackets where there is no interval."""
+    return f"{spread([interval.value], '+.1f')}{bounds_text(interval, ' ')}"
+
+
+def bounds_text(interval: Interval, before: str = "") -> str:
+    """Such as "[-4.5, +0.1]"; empty where there is no interval."""
+    if not math.isfinite(interval.low):
+        return ""
+    return f"{before}[{interval.low:+.1f}, {interval.high:+.1f}]"

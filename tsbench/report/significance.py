@@ -1,0 +1,149 @@
+"""Tables of differences with their uncertainty: which are real, how large on average, and what is claimed."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from tsbench.bench.columns import certificate
+from tsbench.bench.records import Record
+from tsbench.bench.store import ResultsStore
+from tsbench.errors import TsbenchError
+from tsbench.metrics.significance import LAGS_PER_BLOCK, MIN_BLOCKS
+from tsbench.report.claims import claim_tables, claims
+from tsbench.report.comparisons import (
+    LEVEL,
+    Comparison,
+    Family,
+    Metric,
+    Reference,
+    Suite,
+    bounds_text,
+    family,
+    suites,
+)
+from tsbench.report.labels import MISSING
+from tsbench.report.standing import summary_table
+from tsbench.report.tables import Cell, Table
+
+_AGAINST = {"origin": "Origin", "control": "the method's control"}
+
+
+def significance_tables(records: Iterable[Record], store: ResultsStore, metric: Metric) -> list[Table]:
+    """Every comparison with its test and verdict, methods over data sets, and TS-Memory's claim.
+
+    Args:
+        records: Chosen cells; what they are compared with must be among them.
+        store: Where their windows are.
+        metric: Which errors.
+
+    Raises:
+        TsbenchError: Nothing can be compared, or a file is damaged.
+    """
+    tables: list[Table] = []
+    for suite in suites(records, store, metric):
+        origin, refused = family(suite, "origin")
+        controls, also_refused = family(suite, "control")
+        own = [
+            *_comparison_table(suite, origin, metric, "origin"),
+            *_comparison_table(suite, controls, metric, "control"),
+            *summary_table(suite, origin, metric),
+            *claim_tables(suite.label, claims(origin, store, metric), metric),
+        ]
+        left_out = [f"Refused: {reason}" for reason in (*suite.refused, *refused, *also_refused)]
+        tables += [replace(one, notes=(*one.notes, *left_out)) for one in own[:1]] + own[1:]
+    if not tables:
+        raise TsbenchError(
+            "nothing to compare: the chosen results lack Origin on the same backbone and windows, or their "
+            "windows' errors; choose more with --select"
+        )
+    return tables
+
+
+def _comparison_table(suite: Suite, judged: Family, metric: Metric, against: Reference) -> list[Table]:
+    if not judged.comparisons:
+        return []
+    listed = list(zip(judged.comparisons, judged.p_holm, judged.p_bh, judged.verdicts, strict=True))
+    return [
+        Table(
+            title=f"{metric.upper()} against {_AGAINST[against]} · {suite.label}",
+            columns=(
+                *("Data set", "H", "Windows", "Method", f"Δ{metric.upper()} %", "95 % interval"),
+                *("p", "Holm p", "Verdict"),
+            ),
+            rows=tuple(
+                (
+                    Cell(one.ours.row.spec.dataset),
+                    Cell(str(one.ours.row.spec.horizon)),
+                    Cell(_windows(one)),
+                    Cell(one.ours.name),
+                    Cell(_change(one)),
+                    Cell(bounds_text(one.change) or MISSING),
+                    Cell(_p(one.test.p)),
+                    Cell(_p(p_holm)),
+                    Cell(found),
+                )
+                for one, p_holm, _, found in listed
+            ),
+            notes=_comparison_notes(judged),
+            data=tuple(
+                {
+                    "table": "comparison",
+                    "metric": metric,
+                    "against": one.reference.name,
+                    "label": one.ours.name,
+                    "change_percent": one.change.value,
+                    "low": one.change.low,
+                    "high": one.change.high,
+                    "dm_statistic": one.test.statistic,
+                    "p": one.test.p,
+                    "p_holm": p_holm,
+                    "p_bh": p_bh,
+                    "family": judged.tested,
+                    "verdict": found,
+                    "reason": one.test.reason,
+                    **certificate(record),
+                }
+                for one, p_holm, p_bh, found in listed
+                for record in one.ours.row.records
+            ),
+        )
+    ]
+
+
+def _comparison_notes(judged: Family) -> tuple[str, ...]:
+    comparisons = judged.comparisons
+    same, untested = judged.verdicts.count("same forecast"), judged.verdicts.count("not tested")
+    left_out = f"; {same} same forecasts and {untested} not tested do not count" if same or untested else ""
+    blocks = [len(one.ours.start) / one.block for one in comparisons]
+    return (
+        "Change of the mean error on identical test windows, in percent; negative is better. 95 % interval: "
+        "moving-block bootstrap, blocks being as long as windows share targets "
+        f"({min(blocks):.3g} to {max(blocks):.3g} blocks).",
+        f"p: Diebold-Mariano, variance by Newey-West with {LAGS_PER_BLOCK} blocks of lags, correction of "
+        f"Harvey, Leybourne and Newbold; none below {MIN_BLOCKS} blocks.",
+        f"Holm p: corrected for the family, all {judged.tested} tests of this table{left_out}.",
+        f"Verdict: better or worse where Holm p < {LEVEL} and the interval is on one side of zero; otherwise "
+        "inside the noise. Same forecast: equal in every window. Not tested: no p.",
+        "Seeds: errors are averaged over seeds window by window before the test; ±: standard deviation."
+        if any(len(one.by_seed) > 1 for one in comparisons)
+        else "One seed: how much another training run would differ is not in the interval.",
+    )
+
+
+def _windows(comparison: Comparison) -> str:
+    record = comparison.ours.row.records[0]
+    return f"{record.windows} of {record.windows_total}"
+
+
+def _change(comparison: Comparison) -> str:
+    """The change of the mean error, with its spread over seeds."""
+    several = f" ± {np.std(comparison.by_seed, ddof=1):.1f}" if len(comparison.by_seed) > 1 else ""
+    return f"{comparison.change.value:+.1f}{several}"
+
+
+def _p(p: float) -> str:
+    if not math.isfinite(p):
+        return MISSING
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
