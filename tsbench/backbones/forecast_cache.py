@@ -57,10 +57,10 @@ class RowFile:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(directory / "lock")
             with self._lock:
-                self._values = _open_sparse(
+                self._mapped, self._values = _open_sparse(
                     directory / "values.f32", np.dtype(np.float32), (rows, *item_shape)
                 )
-                self._checksums = _open_sparse(directory / _CHECKSUMS, np.dtype(np.uint32), (rows,))
+                _, self._checksums = _open_sparse(directory / _CHECKSUMS, np.dtype(np.uint32), (rows,))
             os.utime(directory)
         except OSError as error:
             raise TsbenchError(
@@ -74,7 +74,7 @@ class RowFile:
         at_once = max(1, _MAPPED_BYTES // self._values[:1].nbytes)
         for first in range(0, len(rows), at_once):
             absent += [row for row in rows[first : first + at_once] if not self._intact(int(row))]
-            _release(self._values)
+            self._release()
         return np.array(absent, dtype=np.int64)
 
     def write(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
@@ -83,7 +83,7 @@ class RowFile:
             self._values[rows] = values
             for row in rows:
                 self._checksums[row] = _checksum(self._values[row])
-        _release(self._values)
+        self._release()
 
     def reserved(self, rows: NDArray[np.int64]) -> FileLock:
         """A lock for whoever computes `rows`: a second process that wants the same waits and finds them."""
@@ -93,12 +93,17 @@ class RowFile:
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Copy out `rows`, which must be present."""
         values = np.asarray(self._values[rows])
-        _release(self._values)
+        self._release()
         return values
 
     def pick(self, rows: NDArray[np.int64], channels: NDArray[np.int64]) -> NDArray[np.float32]:
         """Copy out single channels of rows, [len(rows), ...] without the channel axis."""
         return np.asarray(self._values[rows, channels])
+
+    def _release(self) -> None:
+        """Take the file's pages out of this process, whose memory would grow with the rows it has seen."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)
 
     def _intact(self, row: int) -> bool:
         stored = int(self._checksums[row])
@@ -313,19 +318,17 @@ def stored_rows(directory: Path, rows: int) -> NDArray[np.bool_]:
     return np.fromfile(path, dtype=np.uint32) != 0
 
 
-def _release(values: np.memmap) -> None:
-    """Take a file's pages out of this process's memory; the system keeps or writes them as it sees fit."""
-    if hasattr(mmap, "MADV_DONTNEED"):
-        values._mmap.madvise(mmap.MADV_DONTNEED)  # else memory grows with the number of windows
-
-
-def _open_sparse(path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> np.memmap:
+def _open_sparse(
+    path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]
+) -> tuple[mmap.mmap, NDArray[np.generic]]:
     """Map a file of zeros of this shape; one of another size is from elsewhere and is started anew."""
     size = int(np.prod(shape)) * dtype.itemsize
     if not path.exists() or path.stat().st_size != size:
         with path.open("wb") as file:
             file.truncate(size)
-    return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+    with path.open("r+b") as file:
+        mapped = mmap.mmap(file.fileno(), size)
+    return mapped, np.frombuffer(mapped, dtype=dtype).reshape(shape)
 
 
 def _checksum(row: NDArray[np.generic]) -> int:
