@@ -13,7 +13,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 # A package imports from its own level and below, never from another package of its level.
 LEVELS = (
-    {"errors", "choices"},
+    {"errors", "choices", "stages"},
     {"fsio", "config"},
     {"registry"},
     {"data", "metrics"},

@@ -210,7 +210,7 @@ def _run(bench: "Bench", wanted: "list[CellSpec]") -> "pd.DataFrame":
     if failures:
         raise TsbenchError("\n".join(f"{failed.spec.dataset}: {failed.error}" for failed in failures))
     records = [outcome for outcome in outcomes if isinstance(outcome, Record)]
-    return pd.DataFrame([certificate(record) | record.metrics for record in records])
+    return pd.DataFrame([certificate(record) | record.metrics | record.costs for record in records])
 
 
 def evaluate(

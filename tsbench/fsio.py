@@ -21,19 +21,31 @@ def atomic_write(path: Path, mode: Literal["wb", "w"] = "wb") -> Iterator[IO[Any
     Raises:
         TsbenchError: The directory cannot be written.
     """
+    encoding, newline = (None, None) if mode == "wb" else ("utf-8", "\n")
+    with atomic_path(path) as temporary, temporary.open(mode, encoding=encoding, newline=newline) as file:
+        yield file
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give the name of an empty temporary file beside `path` to write to, as `atomic_write` does.
+
+    Raises:
+        TsbenchError: The directory cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
         raise TsbenchError(f"cannot write {path}: {error.strerror}; choose a writable directory") from error
+    temporary = Path(name)
     try:
-        encoding, newline = (None, None) if mode == "wb" else ("utf-8", "\n")
-        with os.fdopen(handle, mode, encoding=encoding, newline=newline) as file:
-            yield file
-            file.flush()
+        os.close(handle)
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

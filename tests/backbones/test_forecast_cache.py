@@ -114,7 +114,7 @@ def test_last_possible_window_is_stored_too(tmp_path: Path) -> None:
 
 
 def test_chunks_do_not_change_the_forecasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tsbench.backbones.forecast_cache._ROWS_PER_CHUNK", 7)
+    monkeypatch.setattr("tsbench.backbones.forecast_cache._ROWS_PER_CHUNK", {"cpu": 7, "cuda": 7})
     for directory in (tmp_path, None):
         cache = frozen(directory)
         assert len(list(cache.forecasts(EVERY, HORIZON))) == -(-len(EVERY) // 3)
@@ -203,7 +203,9 @@ def test_when_rows_are_damaged_then_those_are_computed_again(
 def test_when_killed_between_chunks_then_what_was_written_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tsbench.backbones.forecast_cache._ROWS_PER_CHUNK", 10 * CHANNELS)
+    monkeypatch.setattr(
+        "tsbench.backbones.forecast_cache._ROWS_PER_CHUNK", dict.fromkeys(("cpu", "cuda"), 10 * CHANNELS)
+    )
 
     class Killed(CountingBackbone):
         def predict(self, context: torch.Tensor, horizon: int) -> torch.Tensor:
@@ -289,6 +291,31 @@ def entry(root: Path, name: str, n_bytes: int, last_used: int) -> Path:
 
 def allocated(root: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in root.rglob("values.f32"))
+
+
+def test_what_the_backbone_computes_is_counted_and_what_is_read_is_not(tmp_path: Path) -> None:
+    cache = frozen(tmp_path)
+    for _ in range(2):
+        collect(cache, EVERY)
+        cache.embeddings(EVERY[::2])
+        costs = cache.stages.costs()
+        assert costs["rows_forecast"] == CHANNELS * len(EVERY)
+        assert costs["rows_embed"] == CHANNELS * len(EVERY[::2])
+        assert costs["seconds_forecast"] > 0
+    again = frozen(tmp_path)
+    collect(again, EVERY)
+    assert again.stages.costs() == {}
+
+
+def test_where_memory_is_short_fewer_windows_are_forecast_at_once(tmp_path: Path) -> None:
+    class Hungry(CountingBackbone):
+        def predict(self, context: torch.Tensor, horizon: int) -> torch.Tensor:
+            if len(context) > 5:
+                raise MemoryError
+            return super().predict(context, horizon)
+
+    for directory in (tmp_path, None):
+        assert torch.equal(collect(frozen(directory, Hungry()), EVERY), direct(EVERY))
 
 
 def test_least_recently_used_entries_are_removed_until_the_rest_fits(tmp_path: Path) -> None:

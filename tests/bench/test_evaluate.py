@@ -86,7 +86,8 @@ def test_scores_do_not_depend_on_how_many_windows_are_forecast_at_once(
     monkeypatch: pytest.MonkeyPatch, forecaster: Fan | FusedForecaster, windows: int
 ) -> None:
     expected = evaluate(forecaster, frozen(), GRID)
-    monkeypatch.setattr("tsbench.backbones.forecast_cache._ROWS_PER_CHUNK", windows * CHANNELS)
+    sizes = dict.fromkeys(("cpu", "cuda"), windows * CHANNELS)
+    monkeypatch.setattr("tsbench.backbones.forecast_cache._ROWS_PER_CHUNK", sizes)
     assert len(list(frozen().chunks(len(GRID.starts)))) == -(-len(GRID.starts) // windows)
     actual = evaluate(forecaster, frozen(), GRID)
     assert_same(actual.scores, expected.scores)

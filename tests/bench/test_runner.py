@@ -200,6 +200,25 @@ def test_a_record_shows_some_of_its_forecasts_and_their_errors(bench: Bench) -> 
     assert (bench.store.root / "details" / "demo").is_dir()
 
 
+def test_a_record_says_what_each_stage_cost_and_nothing_for_what_was_there_before(bench: Bench) -> None:
+    first = run_cell(bench, cell(TARGET, test_stride=50))
+    stages = ("embed", "teacher", "train", "forecast", "tune", "score")
+    assert first.costs.keys() == {f"{what}_{stage}" for stage in stages for what in ("seconds", "rows")}
+    assert all(value > 0 for value in first.costs.values())
+    assert sum(first.costs[f"seconds_{stage}"] for stage in stages) <= first.provenance.wall_s
+    channels = bench.dataset("demo").values.shape[1]
+    assert first.costs["rows_score"] == first.windows * channels
+    assert first.costs["rows_tune"] == first.metrics["val_windows"] * channels
+    again = run_cell(bench, cell(TARGET, test_stride=100))  # reads weights, teacher, forecasts
+    assert again.costs["rows_score"] == again.windows * channels
+    assert again.costs["rows_train"] == again.costs["seconds_train"] == 0
+    assert "rows_forecast" not in again.costs
+    found = bench.store.load(first.key)
+    assert found is not None
+    assert found.costs == first.costs
+    assert found.metrics == first.metrics
+
+
 def test_probts_scores_are_those_of_the_data_as_they_are(bench: Bench) -> None:
     record = run_cell(bench, cell(backbone="naive-last", test_stride=50))
     values = bench.dataset("demo").values

@@ -56,6 +56,7 @@ def make_record(spec: CellSpec, windows: int = 5, details: bool = True) -> Recor
         key=spec.content_hash("data"),
         spec=spec,
         metrics={"mse": float(rng.random()), "mae": 1 / 3, "crps": float("nan")},
+        costs={"seconds_score": float(rng.random()), "rows_score": 35.0} if fused else {},
         windows=windows,
         windows_total=4 * windows,
         test_stride=4,

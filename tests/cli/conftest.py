@@ -9,9 +9,8 @@ from typer.testing import CliRunner, Result
 from tsbench.bench.store import ResultsStore
 from tsbench.cli import app, audit, bench, data, figures, latency, pretrain, report
 
-assert (
-    audit and bench and data and figures and latency and pretrain and report
-)  # importing them registers the commands
+# importing them registers the commands
+assert audit and bench and data and figures and latency and pretrain and report
 
 
 @pytest.fixture(autouse=True)

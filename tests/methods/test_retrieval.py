@@ -1,11 +1,22 @@
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tsbench.choices import Exclusion
 from tsbench.config import TeacherOptions
 from tsbench.errors import TsbenchError
-from tsbench.methods.ts_memory.retrieval import ChannelIndex, KnowledgeBase, Neighbours, exclusion_zone
+from tsbench.methods.ts_memory.retrieval import (
+    ChannelIndex,
+    KnowledgeBase,
+    Neighbours,
+    _smallest,
+    blocks,
+    exclusion_zone,
+    in_threads,
+)
 
 LOOKBACK, HORIZON = 24, 8
 RULES: tuple[Exclusion, ...] = ("self", "target", "window")
@@ -157,3 +168,40 @@ def test_distance_scale_of_identical_embeddings_is_positive() -> None:
     base = knowledge_base()
     flat = KnowledgeBase(base.scaled, base.starts, np.zeros_like(base.embeddings), LOOKBACK, HORIZON)
     assert ChannelIndex(flat, 0).distance_scale(OPTIONS, 1) > 0
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(seed=st.integers(0, 99), rows=st.integers(1, 4), columns=st.integers(1, 40), data=st.data())
+def test_of_equal_values_the_first_are_the_smallest(
+    seed: int, rows: int, columns: int, data: st.DataObject
+) -> None:
+    count = data.draw(st.integers(1, columns))
+    values = np.random.default_rng(seed).integers(0, 4, (rows, columns)).astype(np.float32)
+    found = _smallest(torch.from_numpy(values), count).numpy()
+    np.testing.assert_array_equal(found, np.argsort(values, axis=1, kind="stable")[:, :count])
+
+
+def test_neighbours_do_not_depend_on_threads_or_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, threads = knowledge_base(), torch.get_num_threads()
+    one = retrieve(base, np.arange(200), HORIZON)
+    monkeypatch.setattr("tsbench.methods.ts_memory.retrieval._DISTANCES_AT_ONCE", 37 * len(base.starts))
+    try:
+        torch.set_num_threads(3)
+        several = retrieve(base, np.arange(200), HORIZON)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_array_equal(several.starts, one.starts)
+    np.testing.assert_allclose(several.distances, one.distances, rtol=1e-6)
+
+
+def test_threads_answer_in_order_and_use_one_thread_each() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        parts = blocks(10, 3)
+        answers = in_threads(lambda part: (part.start, part.stop, torch.get_num_threads()), parts)
+        assert answers == [(0, 3, 1), (3, 6, 1), (6, 9, 1), (9, 10, 1)]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)

@@ -7,11 +7,13 @@ that was never written, was cut off by a kill, or was damaged is computed again.
 """
 
 import hashlib
+import mmap
 import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +22,16 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from tsbench.backbones.base import Backbone
+from tsbench.backbones.batching import Function, RowLimit, rows_in_budget
 from tsbench.config import digest
 from tsbench.data.windows import gather_contexts
 from tsbench.errors import TsbenchError
+from tsbench.stages import StageName, Stages
 
-# Rows (windows x channels) handed to a backbone at once: enough for neighbouring windows to share work,
-# few enough that a kill loses seconds.
-_ROWS_PER_CHUNK = 448
+# Rows (windows x channels) handed to a backbone at once at most: enough for neighbouring windows to share
+# work, few enough that a kill loses seconds. 448 rows of L = 512 and H = 720 take 12.5 MB, within the budget.
+_ROWS_PER_CHUNK = {"cpu": 448, "cuda": 4_096}
+_MAPPED_BYTES = 2**24  # of a file that may be in memory at once while it is checked
 _FORMAT = 1
 _CHECKSUMS = "checksums.u32"
 
@@ -52,10 +57,10 @@ class RowFile:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(directory / "lock")
             with self._lock:
-                self._values = _open_sparse(
+                self._mapped, self._values = _open_sparse(
                     directory / "values.f32", np.dtype(np.float32), (rows, *item_shape)
                 )
-                self._checksums = _open_sparse(directory / _CHECKSUMS, np.dtype(np.uint32), (rows,))
+                _, self._checksums = _open_sparse(directory / _CHECKSUMS, np.dtype(np.uint32), (rows,))
             os.utime(directory)
         except OSError as error:
             raise TsbenchError(
@@ -65,7 +70,11 @@ class RowFile:
 
     def missing(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of `rows` that were never written or no longer match their checksum."""
-        absent = [row for row in rows if not self._intact(int(row))]
+        absent = []
+        at_once = max(1, _MAPPED_BYTES // self._values[:1].nbytes)
+        for first in range(0, len(rows), at_once):
+            absent += [row for row in rows[first : first + at_once] if not self._intact(int(row))]
+            self._release()
         return np.array(absent, dtype=np.int64)
 
     def write(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
@@ -74,6 +83,7 @@ class RowFile:
             self._values[rows] = values
             for row in rows:
                 self._checksums[row] = _checksum(self._values[row])
+        self._release()
 
     def reserved(self, rows: NDArray[np.int64]) -> FileLock:
         """A lock for whoever computes `rows`: a second process that wants the same waits and finds them."""
@@ -82,11 +92,18 @@ class RowFile:
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Copy out `rows`, which must be present."""
-        return np.asarray(self._values[rows])
+        values = np.asarray(self._values[rows])
+        self._release()
+        return values
 
     def pick(self, rows: NDArray[np.int64], channels: NDArray[np.int64]) -> NDArray[np.float32]:
         """Copy out single channels of rows, [len(rows), ...] without the channel axis."""
         return np.asarray(self._values[rows, channels])
+
+    def _release(self) -> None:
+        """Take the file's pages out of this process, whose memory would grow with the rows it has seen."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)
 
     def _intact(self, row: int) -> bool:
         stored = int(self._checksums[row])
@@ -104,6 +121,7 @@ class FrozenBackbone:
         directory: Root of the cache; None computes everything afresh.
         budget_bytes: Size above which the least recently used entries are removed; a request larger than
             the budget is computed without being stored.
+        stages: Where the time of the backbone goes.
     """
 
     backbone: Backbone
@@ -111,6 +129,13 @@ class FrozenBackbone:
     lookback: int
     directory: Path | None
     budget_bytes: int
+    stages: Stages = field(default_factory=Stages)
+
+    @cached_property
+    def _limit(self) -> RowLimit:
+        return RowLimit(
+            getattr(self.backbone, "name", "the forecaster"), getattr(self.backbone, "channels", 1)
+        )
 
     def forecasts(self, starts: NDArray[np.int64], horizon: int) -> Iterator[tuple[slice, torch.Tensor]]:
         """Base forecasts of windows, in chunks of consecutive entries of `starts`.
@@ -123,12 +148,9 @@ class FrozenBackbone:
             The slice of `starts` and its forecasts [w, C, Q, H] float32 on the CPU.
         """
         file = self._forecast_file(starts, horizon)
-        for part in self.chunks(len(starts)):
+        for part in self.chunks(len(starts), horizon):
             if file is None:
-                yield (
-                    part,
-                    self._compute(starts[part], lambda context: self.backbone.predict(context, horizon)),
-                )
+                yield part, self._forecast(starts[part], horizon)
             else:
                 yield part, torch.from_numpy(file.read(starts[part]))
 
@@ -153,17 +175,23 @@ class FrozenBackbone:
         probe = self._compute(starts[:1], self.backbone.embed)
         shape = tuple(probe.shape[1:])
         if self.too_large(len(starts), shape):
-            chunks = [self._compute(starts[part], self.backbone.embed) for part in self.chunks(len(starts))]
-            return torch.cat(chunks).numpy()
+            return torch.cat([self._embed(starts[part]) for part in self.chunks(len(starts))]).numpy()
         file = RowFile(embedding_directory(self.entry()), len(self.scaled) + 1, shape)
         with file.reserved(starts):
-            self._complete(file, starts, self.backbone.embed)
+            self._complete(file, starts, self._embed)
         self._evict()
         return file.read(starts)
 
-    def chunks(self, windows: int) -> Iterator[slice]:
-        """Consecutive slices that cover a number of windows, each a batch for one model call."""
-        size = max(1, _ROWS_PER_CHUNK // self.scaled.shape[1])
+    def chunks(self, windows: int, horizon: int = 1) -> Iterator[slice]:
+        """Consecutive slices that cover a number of windows, each a batch for one model call.
+
+        Args:
+            windows: How many.
+            horizon: Steps H that are forecast of each.
+        """
+        values = self.lookback + (len(self.backbone.quantile_levels) or 1) * horizon
+        most = _ROWS_PER_CHUNK["cuda" if torch.cuda.is_available() else "cpu"]
+        size = max(1, min(most, rows_in_budget(values)) // self.scaled.shape[1])
         for first in range(0, windows, size):
             yield slice(first, min(first + size, windows))
 
@@ -193,27 +221,39 @@ class FrozenBackbone:
                     other = RowFile(horizon_directory(entry, longer), rows, (*shape, longer))
                     absent = file.missing(starts)
                     known = np.setdiff1d(absent, other.missing(absent))
-                    for part in self.chunks(len(known)):
+                    for part in self.chunks(len(known), horizon):
                         file.write(known[part], other.read(known[part])[..., :horizon])
-            self._complete(file, starts, lambda context: self.backbone.predict(context, horizon))
+            self._complete(file, starts, lambda part: self._forecast(part, horizon), horizon)
         self._evict()
         return file
 
     def _complete(
-        self, file: RowFile, starts: NDArray[np.int64], function: Callable[[torch.Tensor], torch.Tensor]
+        self,
+        file: RowFile,
+        starts: NDArray[np.int64],
+        function: Callable[[NDArray[np.int64]], torch.Tensor],
+        horizon: int = 1,
     ) -> None:
         absent = file.missing(starts)
-        for part in self.chunks(len(absent)):
-            file.write(absent[part], self._compute(absent[part], function).numpy())
+        for part in self.chunks(len(absent), horizon):
+            file.write(absent[part], function(absent[part]).numpy())
 
-    def _compute(
-        self, starts: NDArray[np.int64], function: Callable[[torch.Tensor], torch.Tensor]
-    ) -> torch.Tensor:
+    def _forecast(self, starts: NDArray[np.int64], horizon: int) -> torch.Tensor:
+        return self._timed("forecast", starts, lambda context: self.backbone.predict(context, horizon))
+
+    def _embed(self, starts: NDArray[np.int64]) -> torch.Tensor:
+        return self._timed("embed", starts, self.backbone.embed)
+
+    def _timed(self, stage: StageName, starts: NDArray[np.int64], function: Function) -> torch.Tensor:
+        with self.stages(stage, len(starts) * self.scaled.shape[1]):
+            return self._compute(starts, function)
+
+    def _compute(self, starts: NDArray[np.int64], function: Function) -> torch.Tensor:
         """Apply `function` to the contexts [w * C, L] in fp32; result [w, C, ...] on the CPU."""
         context = gather_contexts(self.scaled, starts, self.lookback)
         windows, channels, lookback = context.shape
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            result = function(torch.from_numpy(context).view(windows * channels, lookback))
+            result = self._limit.call(function, torch.from_numpy(context).view(windows * channels, lookback))
         return result.view(windows, channels, *result.shape[1:]).cpu()
 
     def too_large(self, windows: int, item_shape: tuple[int, ...]) -> bool:
@@ -278,13 +318,17 @@ def stored_rows(directory: Path, rows: int) -> NDArray[np.bool_]:
     return np.asarray(np.fromfile(path, dtype=np.uint32) != 0)
 
 
-def _open_sparse(path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
+def _open_sparse(
+    path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]
+) -> tuple[mmap.mmap, NDArray[np.generic]]:
     """Map a file of zeros of this shape; one of another size is from elsewhere and is started anew."""
     size = int(np.prod(shape)) * dtype.itemsize
     if not path.exists() or path.stat().st_size != size:
         with path.open("wb") as file:
             file.truncate(size)
-    return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+    with path.open("r+b") as file:
+        mapped = mmap.mmap(file.fileno(), size)
+    return mapped, np.frombuffer(mapped, dtype=dtype).reshape(shape)
 
 
 def _checksum(row: NDArray[np.generic]) -> int:

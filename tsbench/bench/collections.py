@@ -4,6 +4,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ from tsbench.errors import TsbenchError
 from tsbench.methods.task import Fitted, SeriesTask
 from tsbench.metrics.scaled import mase, mean_defined, owa, seasonal_error, smape
 from tsbench.metrics.streaming import point_forecast
+from tsbench.stages import Stages
 
 if TYPE_CHECKING:
     from tsbench.bench.runner import Bench
@@ -36,23 +38,28 @@ def collection_record(bench: "Bench", spec: CellSpec, key: str) -> Record:
     """
     started = time.perf_counter()
     collection = bench.collection(spec.dataset)
-    fitted = fit_collection(bench, spec)
+    stages = Stages()
+    fitted = fit_collection(bench, spec, stages)
     total, stride = len(collection.train), series_stride(collection, spec)
     chosen = np.arange(0, total, stride)
     bench.progress(f"forecasting {len(chosen)} of {total} series")
     train = [collection.train[place] for place in chosen]
-    forecast = forecast_series(fitted.forecaster, train, collection.horizon, spec.lookback)
+    with stages("forecast", len(train)):
+        forecast = forecast_series(fitted.forecaster, train, collection.horizon, spec.lookback)
     wrong = np.flatnonzero(~np.isfinite(forecast).all(axis=1))
     if wrong.size:
         raise TsbenchError(
             f"{fitted.forecaster.name} forecasts no finite value for {wrong.size} of {len(chosen)} series, "
             f"such as {collection.ids[chosen[wrong[0]]]}; use another backbone"
         )
+    with stages("score", len(train)):
+        metrics = series_metrics(collection, chosen, forecast) | fitted.diagnostics
     backbone = bench.backbone(spec)
     return Record(
         key=key,
         spec=spec,
-        metrics=series_metrics(collection, chosen, forecast) | fitted.diagnostics,
+        metrics=metrics,
+        costs=stages.costs(),
         windows=len(chosen),
         windows_total=total,
         test_stride=stride,
@@ -64,14 +71,14 @@ def collection_record(bench: "Bench", spec: CellSpec, key: str) -> Record:
     )
 
 
-def fit_collection(bench: "Bench", spec: CellSpec) -> Fitted:
+def fit_collection(bench: "Bench", spec: CellSpec, stages: Stages) -> Fitted:
     """Make the forecaster of a cell on a collection: the backbone, or F-LLM trained on another collection."""
     backbone = bench.backbone(spec)
     if spec.train_dataset is None:
         return Fitted(backbone)
     from tsbench.methods.f_llm_transfer import fit_transfer
 
-    return fit_transfer(series_task(bench, spec), backbone)
+    return fit_transfer(replace(series_task(bench, spec), stages=stages), backbone)
 
 
 def series_task(bench: "Bench", spec: CellSpec) -> SeriesTask:

@@ -29,7 +29,7 @@ COLUMNS: dict[str, Column] = {
     "lookback": Column(pl.Int64, "context steps"),
     "seed": Column(pl.Int64, "seed of everything random"),
     "profile": Column(pl.String, "how much of the protocol was run"),
-    "metric": Column(pl.String, "name of the score or diagnostic"),
+    "metric": Column(pl.String, "name of the score, diagnostic or cost"),
     "value": Column(pl.Float64, "its value; NaN where it is undefined"),
     "windows": Column(pl.Int64, "test windows scored"),
     "windows_total": Column(pl.Int64, "test windows at stride 1, none dropped"),

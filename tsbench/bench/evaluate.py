@@ -70,6 +70,13 @@ def evaluate(
         grid: Which windows.
         units: The scaler of the data set; without it, scores in data units are NaN.
     """
+    with frozen.stages("score", len(grid.starts) * frozen.scaled.shape[1]):
+        return _evaluate(forecaster, frozen, grid, units)
+
+
+def _evaluate(
+    forecaster: Forecaster, frozen: FrozenBackbone, grid: WindowGrid, units: Units | None
+) -> Evaluation:
     scores = ForecastScores(forecaster.quantile_levels, frozen.scaled.shape[1], grid.horizon, units)
     curve = FusionCurve(forecaster.quantile_levels) if isinstance(forecaster, FusedForecaster) else None
     windows, channels, context = _sample_places(forecaster, frozen, grid)
@@ -167,5 +174,5 @@ def forecast_grid(
         for part, base in frozen.forecasts(grid.starts, grid.horizon):
             yield part, base, None
     else:
-        for part in frozen.chunks(len(grid.starts)):
+        for part in frozen.chunks(len(grid.starts), grid.horizon):
             yield part, predict_windows(forecaster, frozen, grid.starts[part], grid.horizon), None

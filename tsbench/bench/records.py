@@ -135,6 +135,8 @@ class Record:
         levels: Quantile levels scored; empty for point-only forecasts.
         alpha: Fusion weight used; None where nothing is fused.
         provenance: Where the figures come from.
+        costs: `seconds_<stage>` and `rows_<stage>` (windows x channels) of what the cell computed itself, see
+            `tsbench.stages.StageName`; empty in older records.
         window_scores: Per-window errors; None when read without them.
         curves: Scores against α; None where nothing is fused.
         details: Errors by step, calibration and sample forecasts; None when read without them, of a
@@ -150,6 +152,7 @@ class Record:
     levels: tuple[float, ...]
     alpha: float | None
     provenance: Provenance
+    costs: dict[str, float] = field(default_factory=dict)
     window_scores: WindowScores | None = None
     curves: FusionCurves | None = None
     details: Details | None = None

@@ -20,6 +20,7 @@ from tsbench.data.load import load_collection, load_dataset, source_sha256
 from tsbench.data.paths import home
 from tsbench.errors import TsbenchError
 from tsbench.registry import Kind, find, load
+from tsbench.stages import Stages
 
 if TYPE_CHECKING:
     from tsbench.backbones.base import BackboneOptions
@@ -137,7 +138,7 @@ class Bench:
         sources = []
         for cell in spec.sources():
             own = self.task(cell)
-            shared = replace(own, profile=own.profile.share(len(spec.sources())))
+            shared = replace(own, profile=own.profile.share(len(spec.sources())), stages=task.stages)
             sources.append(Source(shared, self.frozen(cell, shared)))
         return replace(task, sources=tuple(sources))
 
@@ -153,6 +154,7 @@ class Bench:
             lookback=spec.lookback,
             directory=home() / "forecasts" if cached else None,
             budget_bytes=cache_budget(),
+            stages=task.stages,
         )
 
 
@@ -261,6 +263,7 @@ def _window_record(bench: Bench, spec: CellSpec, key: str) -> Record:
         key=key,
         spec=spec,
         metrics=metrics,
+        costs=task.stages.costs(),
         windows=len(grid.starts),
         windows_total=grid.total,
         test_stride=grid.stride,
@@ -346,7 +349,7 @@ def _train_cell(bench: Bench, spec: CellSpec) -> None:
     if find_collection(spec.dataset):
         from tsbench.bench.collections import fit_collection
 
-        fitted = fit_collection(bench, spec)
+        fitted = fit_collection(bench, spec, Stages())
     else:
         task = bench.task(spec)
         fitted = load("method", spec.method)(task, bench.frozen(spec, task))

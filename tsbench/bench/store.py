@@ -36,6 +36,7 @@ from tsbench.bench.records import (
 from tsbench.config import CellSpec
 from tsbench.errors import TsbenchError
 from tsbench.fsio import atomic_write
+from tsbench.stages import is_cost
 
 _KEY_DIGITS = 12  # of a key in a file's name
 
@@ -71,9 +72,9 @@ class ResultsStore:
 
         Raises:
             TsbenchError: A file cannot be written; the cell then counts as not done.
-            ValueError: The record has no metric, or one named like a column.
+            ValueError: The record has no metric, or one named like a column or a cost.
         """
-        if not record.metrics or record.metrics.keys() & COLUMNS.keys():
+        if not record.metrics or record.metrics.keys() & COLUMNS.keys() or any(map(is_cost, record.metrics)):
             raise ValueError(f"not metrics of a record: {sorted(record.metrics)}")
         path = self._path("records", record)
         if record.window_scores is not None:
@@ -220,7 +221,9 @@ def _to_parquet(frame: pl.DataFrame) -> bytes:
 
 def _record_to_frame(record: Record) -> pl.DataFrame:
     shared = certificate(record)
-    rows = [shared | {"metric": name, "value": value} for name, value in record.metrics.items()]
+    rows = [
+        shared | {"metric": name, "value": value} for name, value in (record.metrics | record.costs).items()
+    ]
     return pl.DataFrame(rows, schema={name: column.dtype for name, column in COLUMNS.items()})
 
 
@@ -234,10 +237,12 @@ def _read_record(path: Path) -> Record:
     with readable(path):
         row = frame.row(0, named=True)
         made = {name: row[name] for name in Provenance.__dataclass_fields__}
+        values = dict(zip(frame["metric"], frame["value"], strict=True))
         return Record(
             key=row["key"],
             spec=CellSpec.model_validate_json(row["spec"]),
-            metrics=dict(zip(frame["metric"], frame["value"], strict=True)),
+            metrics={name: value for name, value in values.items() if not is_cost(name)},
+            costs={name: value for name, value in values.items() if is_cost(name)},
             windows=row["windows"],
             windows_total=row["windows_total"],
             test_stride=row["test_stride"],

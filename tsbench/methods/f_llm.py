@@ -320,19 +320,22 @@ def train_stage(
     )
     key = digest([trained.content_hash(), asdict(config), *content])[:32]
     device = resolve_device(spec.device)
-    return task.train(
-        model,
-        batches=lambda step: rows(step).to(device),
-        loss_fn=loss,
-        validate=validate,
-        config=config,
-        checkpoint_dir=task.artifacts / "f-llm" / f"{stage.name}-{key}",
-        on_progress=lambda step, value: (
+
+    def report_step(step: int, value: float) -> None:
+        task.stages.count("train", len(order(step - 1)))
+        if step % config.eval_every == 0:
             task.progress(f"f-llm {stage.name}: step {step} of {config.max_steps}, loss {value:.4f}")
-            if step % config.eval_every == 0
-            else None
-        ),
-    )
+
+    with task.stages("train"):
+        return task.train(
+            model,
+            batches=lambda step: rows(step).to(device),
+            loss_fn=loss,
+            validate=validate,
+            config=config,
+            checkpoint_dir=task.artifacts / "f-llm" / f"{stage.name}-{key}",
+            on_progress=report_step,
+        )
 
 
 def _validation(task: Task, stage: Stage) -> Tensor:

@@ -61,17 +61,22 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
         grid.stride,
     ]
     directory = task.artifacts / "flame" / digest(content)[:32]
-    report = task.train(
-        model,
-        batches=lambda step: task.pairs(grid, order(step)),
-        loss_fn=window_loss,
-        validate=lambda network: _crps(network, stop),
-        config=config,
-        checkpoint_dir=directory,
-        on_progress=lambda step, loss: (
-            task.progress(f"flame: step {step}, loss {loss:.4f}") if step % profile.eval_every == 0 else None
-        ),
-    )
+
+    def report_step(step: int, loss: float) -> None:
+        task.stages.count("train", len(order(step - 1)))
+        if step % profile.eval_every == 0:
+            task.progress(f"flame: step {step}, loss {loss:.4f}")
+
+    with task.stages("train"):
+        report = task.train(
+            model,
+            batches=lambda step: task.pairs(grid, order(step)),
+            loss_fn=window_loss,
+            validate=lambda network: _crps(network, stop),
+            config=config,
+            checkpoint_dir=directory,
+            on_progress=report_step,
+        )
     diagnostics = {
         "fine_tune_steps": float(report.best_step),
         "val_pinball_before": before,

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from tsbench.backbones.base import Backbone, Forecaster, RollOut
+from tsbench.backbones.batching import RowLimit
 from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.data.windows import gather_contexts, gather_targets
 from tsbench.errors import TsbenchError
@@ -121,7 +122,9 @@ def predict_windows(
     """
     context = torch.from_numpy(gather_contexts(frozen.scaled, starts, frozen.lookback))
     windows, channels, lookback = context.shape
-    forecast = forecaster.predict(context.view(windows * channels, lookback), horizon)
+    forecast = RowLimit(forecaster.name, channels).call(
+        lambda rows: forecaster.predict(rows, horizon), context.view(windows * channels, lookback)
+    )
     return forecast.view(windows, channels, *forecast.shape[1:]).cpu()
 
 

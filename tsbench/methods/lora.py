@@ -207,13 +207,15 @@ def _train(sources: Sequence[Source], rank: int, learning_rate: float) -> Candid
         )
 
     def report_step(step: int, loss: float) -> None:
+        task.stages.count("train", len(order(step - 1)))
         if step % config.eval_every == 0:
             task.progress(f"lora at {learning_rate:g}: step {step}, loss {loss:.4f}")
 
     task.progress(f"lora: rank {rank}, at most {config.max_steps} steps at {learning_rate:g}")
     directory = task.artifacts / "lora" / key
     directory.mkdir(parents=True, exist_ok=True)
-    with FileLock(directory / "lock"):  # a second process waits and finds the finished weights
+    lock = FileLock(directory / "lock")  # a second process waits and finds the finished weights
+    with lock, task.stages("train"):
         report = task.train(
             network,
             batches=batch,
@@ -249,7 +251,7 @@ def _validation_score(
 
 def _forecasts(forecaster: Forecaster, frozen: FrozenBackbone, grid: WindowGrid) -> Chunks:
     """Forecasts of a grid in fp32, as they are evaluated; nothing is cached."""
-    for part in frozen.chunks(len(grid.starts)):
+    for part in frozen.chunks(len(grid.starts), grid.horizon):
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             forecast = predict_windows(forecaster, frozen, grid.starts[part], grid.horizon)
         yield part, forecast

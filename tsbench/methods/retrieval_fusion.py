@@ -98,7 +98,8 @@ def _fit(
         f"{name}: {len(settings)} settings on {len(validation.starts)} of {validation.total} "
         "validation windows"
     )
-    curves = validation_curves(settings, frozen, validation)
+    with task.stages("tune", len(validation.starts) * task.channels):
+        curves = validation_curves(settings, frozen, validation)
     companion, curve = min(zip(settings, curves, strict=True), key=lambda scored: float(scored[1].crps.min()))
     beta = curve.best("crps")
     task.progress(f"{name}: k {companion.k}, temperature {companion.temperature:g}, fusion weight {beta:g}")

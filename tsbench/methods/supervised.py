@@ -113,19 +113,22 @@ def _train(
         asdict(config),
         stop.stride,
     ]
-    report = task.train(
-        network.to(device),
-        batches=lambda step: _windows(task, grid, grid.starts[order(step)]).to(device),
-        loss_fn=lambda model, windows: _error(model, windows, spec.lookback),
-        validate=lambda model: _mean_error(model, task, stop),
-        config=config,
-        checkpoint_dir=task.artifacts / "supervised" / digest(content)[:32],
-        on_progress=lambda step, loss: (
+
+    def report_step(step: int, loss: float) -> None:
+        task.stages.count("train", len(order(step - 1)) * task.channels)
+        if step % epoch == 0:
             task.progress(f"{architecture.name} at {learning_rate:g}: epoch {step // epoch}, loss {loss:.4f}")
-            if step % epoch == 0
-            else None
-        ),
-    )
+
+    with task.stages("train"):
+        report = task.train(
+            network.to(device),
+            batches=lambda step: _windows(task, grid, grid.starts[order(step)]).to(device),
+            loss_fn=lambda model, windows: _error(model, windows, spec.lookback),
+            validate=lambda model: _mean_error(model, task, stop),
+            config=config,
+            checkpoint_dir=task.artifacts / "supervised" / digest(content)[:32],
+            on_progress=report_step,
+        )
     return _Trained(network, learning_rate, report.best_step / epoch, report.best_score)
 
 

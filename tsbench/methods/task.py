@@ -17,6 +17,7 @@ from tsbench.data.pretraining import PretrainingWindows
 from tsbench.data.splits import Borders, Scaler, split_borders
 from tsbench.data.windows import Split, WindowGrid, window_grid
 from tsbench.metrics.fusion import FusionScores
+from tsbench.stages import Stages
 from tsbench.training.loop import Trainer, train
 
 
@@ -33,6 +34,7 @@ class Task:
         scaled: [T, C] float32, standardised.
         artifacts: Directory for what the cell learns; one per content.
         progress: Called with one line at each stage.
+        stages: Where the time goes.
         sources: What is learned from in place of this data set and the cell's backbone; empty: these.
         train: Called to train a network; another one than `train` is for estimates.
     """
@@ -45,6 +47,7 @@ class Task:
     scaled: NDArray[np.float32]
     artifacts: Path
     progress: Callable[[str], None] = field(default=lambda line: None)
+    stages: Stages = field(default_factory=Stages)
     sources: tuple["Source", ...] = ()
     train: Trainer = train
 
@@ -132,6 +135,7 @@ class SeriesTask:
         source: What is learned from; only its training parts may be looked at.
         artifacts: Directory for what the cell learns; one per content.
         progress: Called with one line at each stage.
+        stages: Where the time goes.
         train: As in `Task`.
     """
 
@@ -140,6 +144,7 @@ class SeriesTask:
     source: SeriesCollection
     artifacts: Path
     progress: Callable[[str], None] = field(default=lambda line: None)
+    stages: Stages = field(default_factory=Stages)
     train: Trainer = train
 
 

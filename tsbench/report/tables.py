@@ -148,6 +148,7 @@ def _comparison(rows: list[Row]) -> Table:
                 "leak": is_leak(row.spec),
                 "delta_mse_percent": _change(row, record.metrics.get("mse", np.nan), origin_mse),
                 **record.metrics,
+                **record.costs,
                 **certificate(record),
             }
             for row in rows
@@ -173,7 +174,13 @@ def _collection_table(rows: list[Row], with_published: bool) -> Table:
             *([f"Published SMAPE, zero-shot from the other competition: {figures}."] if printed else []),
         ),
         data=tuple(
-            {"label": method_label(row.spec), "leak": False, **record.metrics, **certificate(record)}
+            {
+                "label": method_label(row.spec),
+                "leak": False,
+                **record.metrics,
+                **record.costs,
+                **certificate(record),
+            }
             for row in rows
             for record in row.records
         ),

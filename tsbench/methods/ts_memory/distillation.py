@@ -112,17 +112,21 @@ def train_plugmem(
         ]
         return float(np.mean([getattr(curve, options.alpha_criterion).min() for curve in curves]))
 
+    order = ShuffledBatches(sum(pairs), batch_size, spec.seed)
+
     def report_step(step: int, loss: float) -> None:
+        task.stages.count("train", len(order(step - 1)))
         if step % config.eval_every == 0:
             task.progress(f"plugmem: step {step}, loss {loss:.4f}")
 
     task.progress(f"plugmem: training on {sum(pairs)} pairs, at most {config.max_steps} steps")
     directory = plugmem_directory(sources, options)
     directory.mkdir(parents=True, exist_ok=True)
-    with FileLock(directory / "lock"):  # a second process waits and finds the finished weights
+    lock = FileLock(directory / "lock")  # a second process waits and finds the finished weights
+    with lock, task.stages("train"):
         report = task.train(
             network,
-            _pair_batches(sources, teachers, ShuffledBatches(sum(pairs), batch_size, spec.seed)),
+            _pair_batches(sources, teachers, order),
             lambda model, batch: (
                 distillation_loss(
                     model(batch.context),

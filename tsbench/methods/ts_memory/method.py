@@ -55,7 +55,8 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
     companion = PlugMemForecaster(network.eval(), levels, task.spec.precision)
     validation = task.windows("val", task.profile.max_val_values)
     task.progress(f"fusion weight: {len(validation.starts)} of {validation.total} validation windows")
-    curve = fusion_curve(companion, frozen, validation.starts, task.spec.horizon)
+    with task.stages("tune", len(validation.starts) * task.channels):
+        curve = fusion_curve(companion, frozen, validation.starts, task.spec.horizon)
     alpha = curve.best(options.alpha_criterion)
     diagnostics |= {
         "train_pairs": float(sum(training_pairs(sources))),

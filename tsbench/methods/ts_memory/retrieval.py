@@ -1,9 +1,11 @@
 """The knowledge base of train windows and the neighbours it returns (TS-Memory, Eqs. 4 to 7, 9)."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-import faiss
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
@@ -12,9 +14,16 @@ from numpy.typing import NDArray
 from tsbench.config import TeacherOptions
 from tsbench.errors import TsbenchError
 
-# Queries handled at once: their candidates' contexts (64 x 50 x 512 x 4 bytes = 6.5 MB) stay in cache.
-_QUERIES_PER_BLOCK = 64
+if TYPE_CHECKING:
+    import faiss
+
+# Distances held at once by a thread: 8 MB.
+_DISTANCES_AT_ONCE = 2**21
+# Candidates re-ranked at once: their contexts (16 x 50 x 512 x 4 bytes = 1.6 MB) stay in cache.
+_RANKED_AT_ONCE = 16
 _SCALE_QUERIES = 256
+
+Answer = TypeVar("Answer")
 
 Metric = Literal["euclidean", "cosine"]
 """Distance between embeddings: Euclidean, or one minus the inner product of unit vectors."""
@@ -96,20 +105,31 @@ class ChannelIndex:
     Args:
         base: The knowledge base.
         channel: Which channel.
-        on_gpu: Search on the first GPU; needs the GPU build of faiss.
+        on_gpu: Search on the first GPU; `nearest` needs the GPU build of faiss for that.
         metric: Distance between embeddings; "cosine" takes them to have length 1, or 0 where they have no
-            direction.
+            direction. `neighbours` and `distance_scale` are Euclidean.
     """
 
     def __init__(self, base: KnowledgeBase, channel: int, on_gpu: bool = False, metric: Metric = "euclidean"):
-        self._base, self._channel, self._metric = base, channel, metric
-        embeddings = np.ascontiguousarray(base.embeddings[:, channel])
-        flat = faiss.IndexFlatIP if metric == "cosine" else faiss.IndexFlatL2
-        index: faiss.Index = flat(embeddings.shape[1])
-        if on_gpu and hasattr(faiss, "StandardGpuResources"):
+        self._base, self._channel, self._on_gpu, self._metric = base, channel, on_gpu, metric
+        self._embeddings = np.ascontiguousarray(base.embeddings[:, channel])
+
+    @cached_property
+    def _index(self) -> "faiss.Index":
+        import faiss
+
+        flat = faiss.IndexFlatIP if self._metric == "cosine" else faiss.IndexFlatL2
+        index: faiss.Index = flat(self._embeddings.shape[1])
+        if self._on_gpu and hasattr(faiss, "StandardGpuResources"):
             index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
-        index.add(embeddings)
-        self._index = index
+        index.add(self._embeddings)
+        return index
+
+    @cached_property
+    def _known(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings [N, D] and their squared lengths [N]."""
+        known = torch.from_numpy(self._embeddings).to("cuda" if self._on_gpu else "cpu")
+        return known, known.square().sum(dim=1)
 
     def nearest(
         self, embeddings: NDArray[np.float32], count: int
@@ -158,12 +178,16 @@ class ChannelIndex:
         Raises:
             TsbenchError: No window is admissible for some query.
         """
-        candidates, distances = self._candidates(query_starts, query_embeddings, options.pool, zone)
-        kept = min(options.neighbours, candidates.shape[1])
-        parts = [
-            self._rerank(query_starts[part], candidates[part], distances[part], options.alignment_tail, kept)
-            for part in _blocks(len(query_starts))
-        ]
+        pool = self._pool(query_starts, options.pool, zone)
+        kept = min(options.neighbours, pool)
+
+        def answer(part: slice) -> Neighbours:
+            starts, embeddings = query_starts[part], query_embeddings[part]
+            candidates = self._candidates(starts, embeddings, pool, zone)
+            return self._rerank(starts, embeddings, candidates, options.alignment_tail, kept)
+
+        rows = max(1, _DISTANCES_AT_ONCE // len(self._base.starts))
+        parts = in_threads(answer, blocks(len(query_starts), rows))
         return Neighbours(
             starts=np.concatenate([part.starts for part in parts]),
             distances=np.concatenate([part.distances for part in parts]),
@@ -177,47 +201,100 @@ class ChannelIndex:
         """
         sample = np.linspace(0, len(self._base.starts) - 1, _SCALE_QUERIES).astype(np.int64)
         embeddings = np.ascontiguousarray(self._base.embeddings[sample, self._channel])
-        _, distances = self._candidates(self._base.starts[sample], embeddings, options.pool, zone)
+        starts, embeddings = self._base.starts[sample], self._embeddings[sample]
+        found = self._candidates(starts, embeddings, self._pool(starts, options.pool, zone), zone)
+        distances = self._distances(embeddings, found)
         return max(float(np.median(distances)), float(np.finfo(np.float32).tiny))
+
+    def _excluded(self, starts: NDArray[np.int64], zone: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First and one past the last of the windows that are too close in time to each query."""
+        known = self._base.starts
+        first = np.searchsorted(known, starts - zone, side="right")
+        return first, np.maximum(np.searchsorted(known, starts + zone, side="left"), first)
+
+    def _pool(self, starts: NDArray[np.int64], wanted: int, zone: int) -> int:
+        """Size of the pool, which is the same for all queries: at most what any of them may retrieve."""
+        first, end = self._excluded(starts, zone)
+        known = len(self._base.starts)
+        pool = min(wanted, known - int((end - first).max(initial=0)))
+        if pool < 1:
+            raise TsbenchError(
+                f"some of the {known} train windows have no other one {zone} steps or more away; use a "
+                "shorter lookback or horizon, or a narrower exclusion rule"
+            )
+        return pool
 
     def _candidates(
         self, starts: NDArray[np.int64], embeddings: NDArray[np.float32], pool: int, zone: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The `pool` nearest admissible windows of each query: first target rows and distances [M, P]."""
-        known = self._base.starts
-        first = np.searchsorted(known, starts - zone, side="right")
-        last = np.searchsorted(known, starts + zone, side="left")
-        excluded = np.maximum(last - first, 0)
-        pool = min(pool, len(known) - int(excluded.max(initial=0)))
-        if pool < 1:
-            raise TsbenchError(
-                f"some of the {len(known)} train windows have no other one {zone} steps or more away; use a "
-                "shorter lookback or horizon, or a narrower exclusion rule"
-            )
-        found, distances = self.nearest(embeddings, pool + int(excluded.max(initial=0)))
-        inside = np.abs(found - starts[:, None]) < zone
-        order = np.argsort(inside, axis=1, kind="stable")[:, :pool]
-        return np.take_along_axis(found, order, axis=1), np.take_along_axis(distances, order, axis=1)
+    ) -> NDArray[np.int64]:
+        """Places [M, P] in the knowledge base of the `pool` nearest admissible windows of each query."""
+        known, squares = self._known
+        queries = torch.from_numpy(np.ascontiguousarray(embeddings)).to(known.device)
+        gaps = torch.addmm(squares, queries, known.T, alpha=-2)  # squared distances, less |query|²
+        first, end = self._excluded(starts, zone)
+        barred = first[:, None] + np.arange((end - first).max(initial=0))
+        rows, places = np.nonzero(barred < end[:, None])
+        gaps[torch.from_numpy(rows), torch.from_numpy(barred[rows, places])] = torch.inf
+        return _smallest(gaps, pool).cpu().numpy()
+
+    def _distances(self, embeddings: NDArray[np.float32], found: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Distances [M, P] to the windows at these places, without the rounding of the search."""
+        gaps = torch.from_numpy(self._embeddings[found]).sub_(torch.from_numpy(embeddings)[:, None])
+        return torch.linalg.vector_norm(gaps, dim=-1).numpy()
 
     def _rerank(
         self,
         starts: NDArray[np.int64],
+        embeddings: NDArray[np.float32],
         candidates: NDArray[np.int64],
-        distances: NDArray[np.float32],
         tail: int,
         kept: int,
     ) -> Neighbours:
+        tail = min(tail, self._base.lookback)
         query = torch.from_numpy(self._base.contexts(starts, self._channel))
-        context = torch.from_numpy(self._base.contexts(candidates, self._channel))
-        shift = level_shifts(query, context, tail)
-        gap = (query[:, None] - context - shift[..., None]).abs_().sum(dim=-1)
+        known = self._base.starts[candidates]
+        shift = level_shifts(query, torch.from_numpy(self._base.contexts(known, self._channel, tail)), tail)
+        gaps = []
+        for rows in blocks(len(starts), _RANKED_AT_ONCE):
+            context = torch.from_numpy(self._base.contexts(known[rows], self._channel))
+            gaps.append(context.sub_(query[rows, None]).add_(shift[rows, :, None]).abs_().sum(dim=-1))
+        gap = torch.cat(gaps)
         order = gap.argsort(dim=1, stable=True)[:, :kept].numpy()
+        found = np.take_along_axis(candidates, order, axis=1)
         return Neighbours(
-            starts=np.take_along_axis(candidates, order, axis=1),
-            distances=np.take_along_axis(distances, order, axis=1),
+            starts=self._base.starts[found],
+            distances=self._distances(embeddings, found),
             shifts=np.take_along_axis(shift.numpy(), order, axis=1),
         )
 
 
-def _blocks(queries: int) -> list[slice]:
-    return [slice(first, first + _QUERIES_PER_BLOCK) for first in range(0, queries, _QUERIES_PER_BLOCK)]
+def _smallest(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Places [M, count] of the smallest of each row [M, N] in their order; of equal ones the first."""
+    found, places = values.topk(min(count + 1, values.shape[1]), largest=False)
+    tied = (found[:, count - 1] == found[:, -1]).nonzero()[:, 0] if found.shape[1] > count else ()
+    places = places[:, :count]
+    if len(tied):  # topk takes any of those that are as large as the last one
+        rows, bound = values[tied], found[tied, count - 1, None]
+        smaller, equal = rows < bound, rows == bound
+        wanted = count - smaller.sum(dim=1, keepdim=True)
+        chosen = smaller | (equal & (equal.cumsum(dim=1) <= wanted))
+        places[tied] = chosen.nonzero()[:, 1].view(len(tied), count)
+    places = places.sort(dim=1).values
+    return places.gather(1, values.gather(1, places).sort(dim=1, stable=True).indices)
+
+
+def blocks(rows: int, size: int) -> list[slice]:
+    """Consecutive slices of at most `size` that cover a number of rows."""
+    return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
+
+
+def in_threads(function: Callable[[slice], Answer], parts: list[slice]) -> list[Answer]:
+    """Answers for all parts, computed in as many threads as PyTorch may use, each of which uses one."""
+    threads = torch.get_num_threads()
+    if min(threads, len(parts)) < 2:
+        return [function(part) for part in parts]
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(function, parts))
+    finally:
+        torch.set_num_threads(threads)  # what a thread sets for itself is also the default of later threads

@@ -9,16 +9,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file, save_file
 
 from tsbench.config import TeacherOptions
 from tsbench.errors import TsbenchError
-from tsbench.fsio import atomic_write
-from tsbench.methods.ts_memory.retrieval import ChannelIndex, KnowledgeBase, Neighbours, exclusion_zone
+from tsbench.fsio import atomic_path, atomic_write
+from tsbench.methods.ts_memory.retrieval import (
+    ChannelIndex,
+    KnowledgeBase,
+    Neighbours,
+    blocks,
+    exclusion_zone,
+    in_threads,
+)
 
 # A sum of float64 weights that should reach a level exactly may miss it by rounding.
 _LEVEL_SLACK = 1e-9
-_QUERIES_PER_BLOCK = 256
+_QUERIES_PER_BLOCK = 64  # their futures, sorted with their weights, stay in cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +48,8 @@ class Teacher:
 
     def save(self, path: Path) -> None:
         """Write all arrays to one safetensors file, atomically."""
-        with atomic_write(path) as file:
-            file.write(save({name: np.ascontiguousarray(array) for name, array in vars(self).items()}))
+        with atomic_path(path) as temporary:
+            save_file({name: np.ascontiguousarray(array) for name, array in vars(self).items()}, temporary)
 
     @staticmethod
     def load(path: Path) -> "Teacher":
@@ -85,23 +92,21 @@ def build_teacher(
     zone = exclusion_zone(options, base.lookback, base.horizon)
     if not queries_are_train:
         base.require_past(query_starts)
-    per_channel = []
-    for channel in range(base.scaled.shape[1]):
+    windows, channels = len(query_starts), base.scaled.shape[1]
+    quantiles = np.empty((windows, channels, len(levels), base.horizon), np.float32)
+    found_starts, found_weights = [], []
+    for channel in range(channels):
         index = ChannelIndex(base, channel, on_gpu)
         temperature = options.temperature * index.distance_scale(options, zone)
         found = index.neighbours(
-            query_starts,
-            np.ascontiguousarray(query_embeddings[:, channel]),
-            options,
-            zone if queries_are_train else 0,
+            query_starts, query_embeddings[:, channel], options, zone if queries_are_train else 0
         )
         weights = softmax_weights(found.distances, temperature)
-        quantiles = future_quantiles(base, channel, found, weights, levels)
-        per_channel.append((found.starts, weights, weights.max(axis=1), quantiles))
-    neighbours, weights, confidence, quantiles = (
-        np.stack(parts, axis=1) for parts in zip(*per_channel, strict=True)
-    )
-    return Teacher(query_starts, neighbours, weights, confidence, quantiles)
+        quantiles[:, channel] = future_quantiles(base, channel, found, weights, levels)
+        found_starts.append(found.starts)
+        found_weights.append(weights)
+    weights = np.stack(found_weights, axis=1)
+    return Teacher(query_starts, np.stack(found_starts, axis=1), weights, weights.max(axis=2), quantiles)
 
 
 def softmax_weights(distances: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
@@ -127,11 +132,13 @@ def weighted_quantiles(
     Returns:
         [M, Q, H] float32, ascending along Q.
     """
-    ordered, order = torch.from_numpy(values).sort(dim=1)
-    sorted_weights = torch.from_numpy(weights).double()[:, :, None].expand(values.shape).gather(1, order)
-    cumulative = sorted_weights.cumsum(dim=1)
-    below = torch.stack([(cumulative < level - _LEVEL_SLACK).sum(dim=1) for level in levels], dim=1)
-    return ordered.gather(1, below.clamp_(max=values.shape[1] - 1)).numpy()
+    order = values.argsort(axis=1)
+    places = torch.from_numpy(order)
+    shares = torch.from_numpy(weights).double()[:, :, None].expand(values.shape).gather(1, places)
+    reached = shares.cumsum(dim=1).numpy()
+    below = [np.add.reduce(reached < level - _LEVEL_SLACK, axis=1, dtype=np.uint16) for level in levels]
+    first = np.minimum(np.stack(below, axis=1).astype(np.int64), values.shape[1] - 1)
+    return torch.from_numpy(values).gather(1, places.gather(1, torch.from_numpy(first))).numpy()
 
 
 def future_quantiles(
@@ -153,12 +160,12 @@ def future_quantiles(
     Returns:
         [M, Q, H] float32, ascending along Q.
     """
-    parts = []
-    for first in range(0, len(weights), _QUERIES_PER_BLOCK):
-        part = slice(first, first + _QUERIES_PER_BLOCK)
+
+    def answer(part: slice) -> NDArray[np.float32]:
         futures = base.futures(found.starts[part], channel) + found.shifts[part, :, None]
-        parts.append(weighted_quantiles(futures, weights[part], levels))
-    return np.concatenate(parts)
+        return weighted_quantiles(futures, weights[part], levels)
+
+    return np.concatenate(in_threads(answer, blocks(len(weights), _QUERIES_PER_BLOCK)))
 
 
 @dataclass(frozen=True)

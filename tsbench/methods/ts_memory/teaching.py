@@ -86,16 +86,17 @@ def _load_or_build(
     base = knowledge_base(task, frozen, windows.known)
     members = np.searchsorted(windows.known.starts, windows.queries.starts)
     task.progress(f"teacher: retrieving for {len(windows.queries.starts)} queries x {rows}")
-    teacher = build_teacher(
-        base,
-        windows.queries.starts,
-        base.embeddings[members],
-        frozen.backbone.quantile_levels,
-        options.teacher,
-        queries_are_train=True,
-        on_gpu=task.spec.device.startswith("cuda"),
-    )
-    teacher.save(path)
+    with task.stages("teacher", len(members) * task.channels):
+        teacher = build_teacher(
+            base,
+            windows.queries.starts,
+            base.embeddings[members],
+            frozen.backbone.quantile_levels,
+            options.teacher,
+            queries_are_train=True,
+            on_gpu=task.spec.device.startswith("cuda"),
+        )
+        teacher.save(path)
     write_card(path.with_suffix(".json"), teacher_content(task, frozen, options, windows))
     return teacher
 
@@ -125,15 +126,16 @@ def teacher_diagnostics(
     windows = train_windows(task)
     validation = task.windows("val", task.profile.max_stop_values)
     base = knowledge_base(task, frozen, windows.known)
-    asked = build_teacher(
-        base,
-        validation.starts,
-        frozen.embeddings(validation.starts),
-        frozen.backbone.quantile_levels,
-        options.teacher,
-        queries_are_train=False,
-        on_gpu=task.spec.device.startswith("cuda"),
-    )
+    with task.stages("teacher", len(validation.starts) * task.channels):
+        asked = build_teacher(
+            base,
+            validation.starts,
+            frozen.embeddings(validation.starts),
+            frozen.backbone.quantile_levels,
+            options.teacher,
+            queries_are_train=False,
+            on_gpu=task.spec.device.startswith("cuda"),
+        )
     on_train = quality_beside_backbone(task, frozen, teacher)
     on_val = quality_beside_backbone(task, frozen, asked)
     return {
