@@ -34,8 +34,6 @@ from tsbench.report.stability import stability_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from tsbench.methods.f_llm_stability import Diagnosis
-
 
 class Picture(Protocol):
     """The data of one picture."""

@@ -15,7 +15,7 @@ from tsbench.report.labels import backbone_label, is_baseline, is_leak, method_l
 from tsbench.report.tables import Row, comparable_rows
 
 if TYPE_CHECKING:
-    from tsbench.methods.f_llm_stability import Diagnosis
+    from tsbench.bench.diagnoses import Diagnosis
 
 
 @dataclass(frozen=True, eq=False)
