@@ -174,13 +174,13 @@ def test_any_value_survives_the_round_trip(
     assert_same(store.load(record.key), record)
 
 
-def test_a_record_file_has_one_row_per_metric_in_the_documented_columns(tmp_path: Path) -> None:
+def test_a_record_file_has_one_row_per_metric_and_cost_in_the_documented_columns(tmp_path: Path) -> None:
     store = ResultsStore(tmp_path)
     spec = memory_spec(2, ablation="no-gate", teacher={"exclusion": "self", "pool": 30})
     path = store.save(make_record(spec))
     frame = pl.read_parquet(path)
     assert frame.schema == {name: column.dtype for name, column in COLUMNS.items()}
-    assert frame["metric"].to_list() == ["mse", "mae", "crps"]
+    assert frame["metric"].to_list() == ["mse", "mae", "crps", "seconds_score", "rows_score"]
     row = frame.row(1, named=True)
     assert (row["value"], row["horizon"], row["seed"], row["alpha_policy"]) == (1 / 3, 96, 2, "val")
     assert row["variant"] == "exclusion=self;pool=30;ablation=no-gate"
@@ -208,7 +208,7 @@ def test_the_table_joins_all_cells_and_is_empty_without_any(tmp_path: Path) -> N
     for spec in SPECS:
         store.save(make_record(spec))
     table = store.table()
-    assert table.height == 3 * len(SPECS)
+    assert table.height == sum(len(each.metrics | each.costs) for each in map(make_record, SPECS))
     assert table["key"].n_unique() == len(SPECS)
 
 
