@@ -75,7 +75,7 @@ def page(store: ResultsStore, expression: str = "") -> str:
     }
     filled = {name: found for name, found in sections.items() if any(found[1])}
     data = {
-        "facts": provenance_facts(records, measured),
+        "facts": provenance_facts(records, failed, measured),
         "settings": list(groups),
         "forecasts": packed(thinned(windows)),
     }

@@ -125,7 +125,7 @@ function setUpTable(block) {
     }
     status.textContent = `${shown} of ${rows.length} rows shown.`;
   }
-  form.addEventListener("input", update);
+  form.addEventListener("change", update);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(update));
   update();
@@ -134,7 +134,7 @@ function setUpTable(block) {
 // Forecast browser: one window of one channel by one method.
 
 const drawing = document.getElementById("drawing");
-const WIDTH = 900, HEIGHT = 380, LEFT = 52, BOTTOM = 40, TOP = 12;
+const HEIGHT = 380, LEFT = 52, RIGHT = 12, BOTTOM = 40, TOP = 12;
 
 function unpack(packed) {
   if (!(packed.data instanceof Int16Array)) {
@@ -185,13 +185,15 @@ function draw(forecast) {
   const known = all.filter((value) => !Number.isNaN(value));
   let [low, high] = [Math.min(...known), Math.max(...known)];
   if (!(high > low)) [low, high] = [low - 1, low + 1];
+  const width = Math.max(300, drawing.clientWidth); // a unit is a pixel, so that text keeps its size
+  drawing.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
   const steps = context.length + target.length;
-  const x = (place) => LEFT + (place / (steps - 1)) * (WIDTH - LEFT - 12);
+  const x = (place) => LEFT + (place / (steps - 1)) * (width - LEFT - RIGHT);
   const y = (value) => HEIGHT - BOTTOM - ((value - low) / (high - low)) * (HEIGHT - BOTTOM - TOP);
   const after = (place) => x(place + context.length);
   const parts = [];
   for (const value of ticks(low, high)) {
-    parts.push(shape("line", { class: "axis", x1: LEFT, x2: WIDTH - 12, y1: y(value), y2: y(value) }));
+    parts.push(shape("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }));
     const label = String(Number(value.toPrecision(6)));
     parts.push(shape("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, label));
   }
@@ -215,7 +217,11 @@ function draw(forecast) {
 function legend(bands) {
   const entries = [["context", "context"], ["target", "what came"], ["point", "forecast (median)"]];
   const items = entries.map(([kind, text]) => [shape("path", { class: kind, d: "M0 5H32" }), text]);
-  bands.forEach((band) => items.push([shape("rect", { class: "band", width: 32, height: 10 }), band.name]));
+  bands.forEach((band, place) => { // an inner interval lies on those around it
+    const marks = shape("g", {});
+    for (let layer = 0; layer <= place; layer++) marks.append(shape("rect", { class: "band", width: 32, height: 10 }));
+    items.push([marks, band.name]);
+  });
   document.querySelector(".legend").replaceChildren(...items.map(([mark, text]) => {
     const item = element("li");
     const picture = shape("svg", { viewBox: "0 0 32 10", "aria-hidden": "true" });
@@ -233,8 +239,9 @@ function describe(setting, method, channel, window, { target, point, bands }) {
     const held = pairs.filter(([value, place]) => value >= low[place] && value <= high[place]).length;
     return `${Math.round((100 * held) / pairs.length)} % of what came is in the ${name}`;
   });
-  return `${setting.label}, channel ${setting.channels[channel]}, from ${setting.times[window]}: ${method.label}. ` +
-    [`Mean absolute error of this window ${error.toFixed(3)}, in standardised units`, ...inside].join("; ") + ".";
+  const what = [setting.label, setting.channels[channel], `from ${setting.times[window]}`, method.label];
+  const facts = [`Mean absolute error of this window ${error.toFixed(3)}, in standardised units`, ...inside];
+  return `${what.join(" · ")}. ${facts.join("; ")}.`;
 }
 
 function setUpBrowser() {
@@ -271,6 +278,7 @@ function setUpBrowser() {
     fill(window, chosen.times);
     show();
   }
+  addEventListener("resize", show);
   fill(setting, data.forecasts.map((each) => each.label));
   setting.addEventListener("change", choose);
   for (const select of [method, channel, window]) select.addEventListener("change", show);

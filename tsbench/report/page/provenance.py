@@ -4,31 +4,41 @@ import json
 from collections.abc import Iterable, Sequence
 
 from tsbench.bench.latency_records import Measurement
-from tsbench.bench.records import Provenance, Record
+from tsbench.bench.records import Failure, Provenance, Record
+from tsbench.config import CellSpec
 from tsbench.report.labels import backbone_label, method_label
 
 Facts = list[tuple[str, str]]
 
 
-def provenance_facts(records: Iterable[Record], measurements: Iterable[Measurement]) -> dict[str, Facts]:
-    """The birth certificate of each record and measurement, by its key."""
-    return {record.key: _record_facts(record) for record in records} | {
-        measured.key: _measurement_facts(measured) for measured in measurements
+def provenance_facts(
+    records: Iterable[Record], failures: Iterable[Failure], measurements: Iterable[Measurement]
+) -> dict[str, Facts]:
+    """The birth certificate of each record and measurement, and what is known of failed cells, by key."""
+    return {
+        **{failed.key: _cell_facts(failed.spec) for failed in failures},
+        **{record.key: _record_facts(record) for record in records},
+        **{measured.key: _measurement_facts(measured) for measured in measurements},
     }
 
 
-def _record_facts(record: Record) -> Facts:
-    spec = record.spec
+def _cell_facts(spec: CellSpec) -> Facts:
     return [
         ("Cell", f"{method_label(spec)} on {backbone_label(spec)}"),
         ("Data", f"{spec.dataset}, H = {spec.horizon}, L = {spec.lookback}"),
         ("Seed", str(spec.seed)),
         ("Profile", spec.profile),
+        ("Specification", spec.model_dump_json(exclude_defaults=True)),
+    ]
+
+
+def _record_facts(record: Record) -> Facts:
+    return [
+        *_cell_facts(record.spec),
         ("Scored", f"{record.windows} of {record.windows_total}, stride {record.test_stride}"),
         ("Scores", ", ".join(f"{name} {value:.6g}" for name, value in record.metrics.items())),
         ("Record", record.key),
         *_made(record.provenance),
-        ("Specification", spec.model_dump_json(exclude_defaults=True)),
     ]
 
 
