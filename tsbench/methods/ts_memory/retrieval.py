@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _DISTANCES_AT_ONCE = 2**21
 # Queries re-ranked at once: the contexts of their candidates (8 x 50 x 512 x 4 bytes = 0.8 MB) stay in cache.
 _RANKED_AT_ONCE = 8
-# Windows of which a search first sees the nearest alone.
+# Windows in a group; a search first compares the groups by their nearest window.
 _GROUP = 8
 _SCALE_QUERIES = 256
 
@@ -130,7 +130,7 @@ class ChannelIndex:
 
     @cached_property
     def _known(self) -> torch.Tensor:
-        """[N, D + 1]: times a query with a 1 appended, the squared distance less the query's squared length."""
+        """[N, D + 1] times (query, 1): the squared distance less the query's squared length."""
         known = torch.from_numpy(self._embeddings).to("cuda" if self._on_gpu else "cpu")
         return torch.cat([-2 * known, known.square().sum(dim=1, keepdim=True)], dim=1)
 
@@ -231,8 +231,8 @@ class ChannelIndex:
         self, starts: NDArray[np.int64], embeddings: NDArray[np.float32], pool: int, zone: int
     ) -> NDArray[np.int64]:
         """Places [M, P] in the knowledge base of the `pool` nearest admissible windows of each query."""
-        queries = torch.nn.functional.pad(torch.from_numpy(embeddings).to(self._known.device), (0, 1), value=1)
-        gaps = queries @ self._known.T
+        known, queries = self._known, torch.from_numpy(embeddings)
+        gaps = torch.nn.functional.pad(queries.to(known.device), (0, 1), value=1) @ known.T
         first, end = self._excluded(starts, zone)
         barred = first[:, None] + np.arange((end - first).max(initial=0))
         rows, places = np.nonzero(barred < end[:, None])
@@ -247,11 +247,11 @@ class ChannelIndex:
     def _aligned(
         self, starts: NDArray[np.int64], known: NDArray[np.int64], tail: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """L1 distances [M, P] of the contexts after alignment (Eq. 6), and the shifts [M, P] that align them."""
-        first, known_first = (torch.from_numpy(each - self._base.lookback) for each in (starts, known))
-        gaps = self._contexts.index_select(0, known_first.flatten()).view(*known.shape, -1)
-        gaps = gaps.sub_(self._contexts.index_select(0, first)[:, None])
-        shift = -gaps[..., -tail:].mean(dim=-1)  # Eq. 5: a mean of differences is the difference of means
+        """L1 distances [M, P] of the aligned contexts (Eq. 6) and the shifts [M, P] that align them."""
+        queries, candidates = (torch.from_numpy(each - self._base.lookback) for each in (starts, known))
+        gaps = self._contexts.index_select(0, candidates.flatten()).view(*known.shape, -1)
+        gaps -= self._contexts.index_select(0, queries)[:, None]
+        shift = -gaps[..., -tail:].mean(dim=-1)  # Eq. 5: the difference of two means
         return gaps.add_(shift[..., None]).abs_().sum(dim=-1), shift
 
     def _rerank(
@@ -284,8 +284,8 @@ def _smallest(values: torch.Tensor, count: int) -> torch.Tensor:
     nearest = np.argpartition(found, taken - 1, axis=1)[:, :taken]  # the largest of them is the last
     found, places = (np.take_along_axis(each, nearest, axis=1) for each in (found, places.numpy()))
     bound, places = found[:, :count].max(axis=1, keepdims=True), places[:, :count]
-    tied = np.flatnonzero(bound == found[:, count:])  # any of those that are as large as the last one was taken
-    if len(tied):
+    tied = np.flatnonzero(bound == found[:, count:])
+    if len(tied):  # of those that are as large as the last one, any were taken
         rows = values[torch.from_numpy(tied)].cpu().numpy()
         smaller, equal = rows < bound[tied], rows == bound[tied]
         wanted = count - smaller.sum(axis=1, keepdims=True)
@@ -306,8 +306,8 @@ def _promising(values: torch.Tensor, count: int) -> torch.Tensor:
     groups = columns // _GROUP
     if groups <= count:
         return torch.arange(columns).expand(rows, columns)
-    grouped = values[:, : groups * _GROUP].unflatten(1, (_GROUP, groups))  # group g: columns g, g + groups, ...
-    minima = grouped.amin(dim=1).cpu().numpy()
+    # Group g is the columns g, g + groups, g + 2 groups, ...
+    minima = values[:, : groups * _GROUP].unflatten(1, (_GROUP, groups)).amin(dim=1).cpu().numpy()
     kept = np.argpartition(minima, count - 1, axis=1)[:, :count]
     members = kept[:, None] + groups * np.arange(_GROUP)[:, None]
     left = np.broadcast_to(np.arange(groups * _GROUP, columns), (rows, columns % _GROUP))

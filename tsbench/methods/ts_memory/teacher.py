@@ -26,7 +26,7 @@ from tsbench.methods.ts_memory.retrieval import (
 # A sum of float64 weights that should reach a level exactly may miss it by rounding.
 _LEVEL_SLACK = 1e-9
 _TAG = 2**28 - 1  # the last bits of a float64, less than half the last place of a float32
-_QUERIES_PER_BLOCK = 32  # their futures, sorted with their weights, stay in cache
+_QUERIES_PER_BLOCK = 64  # their futures, sorted with their weights, stay in cache
 
 
 @dataclass(frozen=True, eq=False)
