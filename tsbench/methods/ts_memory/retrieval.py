@@ -242,7 +242,8 @@ class ChannelIndex:
     def _distances(self, embeddings: NDArray[np.float32], found: NDArray[np.int64]) -> NDArray[np.float32]:
         """Distances [M, P] to the windows at these places, without the rounding of the search."""
         gaps = torch.from_numpy(self._embeddings[found]).sub_(torch.from_numpy(embeddings)[:, None])
-        return torch.linalg.vector_norm(gaps, dim=-1).numpy()
+        distances: NDArray[np.float32] = torch.linalg.vector_norm(gaps, dim=-1).numpy()
+        return distances
 
     def _aligned(
         self, starts: NDArray[np.int64], known: NDArray[np.int64], tail: int
