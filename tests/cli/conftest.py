@@ -7,10 +7,10 @@ import toy
 from typer.testing import CliRunner, Result
 
 from tsbench.bench.store import ResultsStore
-from tsbench.cli import app, audit, bench, data, figures, latency, pretrain, report
+from tsbench.cli import app, audit, bench, data, figures, latency, page, pretrain, report
 
 # importing them registers the commands
-assert audit and bench and data and figures and latency and pretrain and report
+assert audit and bench and data and figures and latency and page and pretrain and report
 
 
 @pytest.fixture(autouse=True)

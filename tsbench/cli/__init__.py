@@ -101,7 +101,7 @@ def table_console() -> "Console":
 
 def main() -> None:
     """Entry point of the console script."""
-    from tsbench.cli import audit, bench, data, figures, latency, pretrain, report  # registers the commands
+    from tsbench.cli import audit, bench, data, figures, latency, page, pretrain, report  # registers them
 
-    assert audit and bench and data and figures and latency and pretrain and report
+    assert audit and bench and data and figures and latency and page and pretrain and report
     sys.exit(app(standalone_mode=True))

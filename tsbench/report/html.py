@@ -5,11 +5,14 @@ from html import escape
 
 from tsbench.report.cells import Cell, Table
 
+UNDECIDED = ("inside the noise", "same forecast", "not tested")
+"""Verdicts that are no finding; shown in grey."""
+
 _STYLE = (
     "body { font-family: sans-serif; } table { border-collapse: collapse; margin: 2em 0 0.5em; } "
     "caption { text-align: left; font-weight: bold; } th, td { padding: 0.1em 0.6em; text-align: right; } "
     "th { border-bottom: 1px solid; } .words { text-align: left; } thead th { text-align: center; } "
-    "tbody th { font-weight: normal; border: 0; vertical-align: top; }"
+    "tbody th { font-weight: normal; border: 0; vertical-align: top; } .undecided { color: #666; }"
 )
 
 
@@ -23,11 +26,12 @@ def html(tables: Sequence[Table]) -> str:
         The document, in UTF-8 as its head says.
     """
     head = f'<meta charset="utf-8">\n<title>tsbench</title>\n<style>{_STYLE}</style>'
-    body = "\n".join(map(_table, tables))
+    body = "\n".join(table_element(table) + notes_list(table) for table in tables)
     return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
 
 
-def _table(table: Table) -> str:
+def table_element(table: Table) -> str:
+    """One table without its notes; every text is escaped."""
     lines = [
         "<table>",
         f"<caption>{escape(table.title)}</caption>",
@@ -39,8 +43,13 @@ def _table(table: Table) -> str:
         "</tbody>",
         "</table>",
     ]
+    return "\n".join(lines)
+
+
+def notes_list(table: Table) -> str:
+    """Its notes as a list on lines of their own; empty where there are none."""
     notes = "".join(f"<li>{escape(note)}</li>\n" for note in table.notes)
-    return "\n".join(lines) + (f"\n<ul>\n{notes}</ul>" if notes else "")
+    return f"\n<ul>\n{notes}</ul>" if notes else ""
 
 
 def _headings(level: Sequence[tuple[str, int]]) -> str:
@@ -51,7 +60,10 @@ def _headings(level: Sequence[tuple[str, int]]) -> str:
 def _row(table: Table, place: int) -> str:
     cells = []
     for column, cell in enumerate(table.rows[place]):
-        kind = ' class="words"' if table.is_text(column) else ""
+        classes = ["words"] if table.is_text(column) else []
+        if cell.text in UNDECIDED:
+            classes.append("undecided")
+        kind = f' class="{" ".join(classes)}"' if classes else ""
         if column >= table.grouped:
             cells.append(f"<td{kind}>{_marked(cell)}</td>")
         elif column >= table.repeated(place):

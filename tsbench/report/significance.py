@@ -1,8 +1,8 @@
 """Tables of differences with their uncertainty: which are real, how large on average, and what is claimed."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,46 @@ from tsbench.report.standing import summary_table
 _AGAINST = {"origin": "Origin", "control": "the method's control"}
 
 
+@dataclass(frozen=True, eq=False)
+class JudgedSuite:
+    """A suite with its verdicts.
+
+    Attributes:
+        suite: What may be compared.
+        metric: Score of the comparisons.
+        origin: Comparisons with Origin.
+        control: Comparisons with each method's control.
+        refused: What is not compared, and why.
+    """
+
+    suite: Suite
+    metric: Metric
+    origin: Family
+    control: Family
+    refused: tuple[str, ...]
+
+
+def judge(records: Iterable[Record], store: ResultsStore, metric: Metric) -> Iterator[JudgedSuite]:
+    """Compare what may be compared, suite by suite; arguments and errors as for `suites`."""
+    for suite in suites(records, store, metric):
+        origin, refused = family(suite, "origin")
+        control, also_refused = family(suite, "control")
+        yield JudgedSuite(suite, metric, origin, control, (*suite.refused, *refused, *also_refused))
+
+
+def judged_tables(judged: JudgedSuite, store: ResultsStore) -> list[Table]:
+    """The tables of one suite: comparisons, methods over data sets, claims; what was refused in the first."""
+    suite, metric = judged.suite, judged.metric
+    own = [
+        *_comparison_table(suite, judged.origin, metric, "origin"),
+        *_comparison_table(suite, judged.control, metric, "control"),
+        *summary_table(suite, judged.origin, metric),
+        *claim_tables(suite.label, claims(judged.origin, store, metric), metric),
+    ]
+    left_out = [f"Refused: {reason}" for reason in judged.refused]
+    return [replace(one, notes=(*one.notes, *left_out)) for one in own[:1]] + own[1:]
+
+
 def significance_tables(records: Iterable[Record], store: ResultsStore, metric: Metric) -> list[Table]:
     """Every comparison with its test and verdict, methods over data sets, and TS-Memory's claim.
 
@@ -41,18 +81,7 @@ def significance_tables(records: Iterable[Record], store: ResultsStore, metric: 
     Raises:
         TsbenchError: Nothing can be compared, or a file is damaged.
     """
-    tables: list[Table] = []
-    for suite in suites(records, store, metric):
-        origin, refused = family(suite, "origin")
-        controls, also_refused = family(suite, "control")
-        own = [
-            *_comparison_table(suite, origin, metric, "origin"),
-            *_comparison_table(suite, controls, metric, "control"),
-            *summary_table(suite, origin, metric),
-            *claim_tables(suite.label, claims(origin, store, metric), metric),
-        ]
-        left_out = [f"Refused: {reason}" for reason in (*suite.refused, *refused, *also_refused)]
-        tables += [replace(one, notes=(*one.notes, *left_out)) for one in own[:1]] + own[1:]
+    tables = [table for judged in judge(records, store, metric) for table in judged_tables(judged, store)]
     if not tables:
         raise TsbenchError(
             "nothing to compare: the chosen results lack Origin on the same backbone and windows, or their "

@@ -232,22 +232,35 @@ def _common_levels(rows: list[Row]) -> tuple[float, ...]:
     return levels[0][0] if levels else ()
 
 
+def contenders(rows: list[Row], metric: str) -> dict[int, float]:
+    """Means, as printed, of the comparable rows that may be best, by their place.
+
+    Rows that leak, and CRPS over other levels than that of most rows, do not take part.
+    """
+    levels = _common_levels(rows)
+    found: dict[int, float] = {}
+    for place, row in enumerate(rows):
+        printed = spread([float(np.mean(row.values(metric)))])
+        if printed != MISSING and not _other_levels(row, metric, levels) and not is_leak(row.spec):
+            found[place] = float(printed)
+    return found
+
+
 def score_cells(rows: list[Row], metric: str) -> list[Cell]:
     """One score of comparable rows with the best marked; CRPS over other levels than most carries a mark."""
-    levels = _common_levels(rows)
-    contenders: dict[int, float] = {}
-    texts = []
-    for place, row in enumerate(rows):
-        other_levels = metric == "crps" and row.records[0].levels not in ((), levels)
-        texts.append(spread(row.values(metric)) + (OTHER_LEVELS if other_levels else ""))
-        printed = spread([float(np.mean(row.values(metric)))])
-        if printed != MISSING and not other_levels and not is_leak(row.spec):
-            contenders[place] = float(printed)
-    lowest = min(contenders.values(), default=None)
+    levels, compared = _common_levels(rows), contenders(rows, metric)
+    lowest = min(compared.values(), default=None)
     return [
-        Cell(text, best=len(contenders) > 1 and contenders.get(place) == lowest)
-        for place, text in enumerate(texts)
+        Cell(
+            spread(row.values(metric)) + (OTHER_LEVELS if _other_levels(row, metric, levels) else ""),
+            best=len(compared) > 1 and compared.get(place) == lowest,
+        )
+        for place, row in enumerate(rows)
     ]
+
+
+def _other_levels(row: Row, metric: str, levels: tuple[float, ...]) -> bool:
+    return metric == "crps" and row.records[0].levels not in ((), levels)
 
 
 def _change(row: Row, mse: float, origin_mse: dict[Any, float]) -> float:
