@@ -308,7 +308,7 @@ def _promising(values: torch.Tensor, count: int) -> torch.Tensor:
     if groups <= count:
         return torch.arange(columns).expand(rows, columns)
     # Group g is the columns g, g + groups, g + 2 groups, ...
-    minima = values[:, : groups * _GROUP].unflatten(1, (_GROUP, groups)).amin(dim=1).cpu().numpy()
+    minima = values[:, : groups * _GROUP].view(rows, _GROUP, groups).amin(dim=1).cpu().numpy()
     kept = np.argpartition(minima, count - 1, axis=1)[:, :count]
     members = kept[:, None] + groups * np.arange(_GROUP)[:, None]
     left = np.broadcast_to(np.arange(groups * _GROUP, columns), (rows, columns % _GROUP))
