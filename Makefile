@@ -1,5 +1,6 @@
 # make demo   the main job on built-in data, offline once the packages are installed
 # make test   the test suite, two tests at a time; TSBENCH_MIRROR=DIR adds the tests on public data
+# make report results/README.md and results/report.html from the records in results/
 # make lint   ruff and mypy
 # make clean  remove what the other targets made, except .venv
 
@@ -11,7 +12,7 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 DEMO := build/demo-results
 
-.PHONY: demo test lint clean
+.PHONY: demo test report lint clean
 
 demo: .venv/stamp-demo
 	TSBENCH_HOME=build/demo-home $(BIN)/tsbench run --method ts-memory --backbone flame-small \
@@ -19,6 +20,10 @@ demo: .venv/stamp-demo
 
 test: .venv/stamp-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+report: .venv/stamp-dev
+	$(BIN)/tsbench report --results results --output results/README.md
+	$(BIN)/tsbench page --results results --output results/report.html
 
 lint: .venv/stamp-dev
 	$(BIN)/ruff check .

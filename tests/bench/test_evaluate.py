@@ -100,7 +100,8 @@ def test_scores_do_not_depend_on_how_many_windows_are_forecast_at_once(
 def test_sample_forecasts_are_those_of_evenly_spaced_windows_and_channels(
     monkeypatch: pytest.MonkeyPatch, windows: int
 ) -> None:
-    monkeypatch.setattr("tsbench.backbones.forecast_cache._ROWS_PER_CHUNK", windows * CHANNELS)
+    sizes = dict.fromkeys(("cpu", "cuda"), windows * CHANNELS)
+    monkeypatch.setattr("tsbench.backbones.forecast_cache._ROWS_PER_CHUNK", sizes)
     samples = evaluate(FUSED, frozen(), GRID).samples
     assert samples.windows.tolist() == [0, 35, 70, 105]
     assert samples.channels.tolist() == [0, 1, 2]

@@ -31,6 +31,7 @@ from tsbench.methods.task import SeriesTask
 from tsbench.metrics.scaled import smape
 from tsbench.models.f_llm.lipschitz import LipschitzConfig
 from tsbench.models.f_llm.plant import Plant, PlantConfig, TokenMLP
+from tsbench.stages import Stages
 
 SOURCE = short_series.seasonal(40, 28, 4, seed=1)
 TARGETS = {"M3-Quarterly": short_series.seasonal(6, 26, 4), "M3-Other": short_series.seasonal(5, 12, 1)}
@@ -67,7 +68,7 @@ def with_options(spec: CellSpec, **options: object) -> CellSpec:
 
 
 def fitted(bench: Bench, spec: CellSpec) -> FLlmForecaster:
-    forecaster = fit_collection(bench, spec).forecaster
+    forecaster = fit_collection(bench, spec, Stages()).forecaster
     assert isinstance(forecaster, FLlmForecaster)
     return forecaster
 
@@ -177,7 +178,7 @@ def test_test_parts_of_source_and_target_reach_no_weight(
 
 
 def test_it_learns_and_the_observer_never_makes_it_worse(bench: Bench, spec: CellSpec) -> None:
-    learned = fit_collection(bench, spec).diagnostics
+    learned = fit_collection(bench, spec, Stages()).diagnostics
     idle = PROFILES["quick"].model_copy(update={"max_steps": 1, "learning_rate": 1e-12})
     untrained = f_llm_transfer.fit_transfer(
         replace(task(bench.collection("M4-Quarterly"), spec), profile=idle, artifacts=bench.store.root / "x"),

@@ -181,6 +181,15 @@ def test_of_equal_values_the_first_are_the_smallest(
     np.testing.assert_array_equal(found, np.argsort(values, axis=1, kind="stable")[:, :count])
 
 
+@pytest.mark.parametrize("distinct", [5, 60, 10**6])
+@pytest.mark.parametrize("columns", [299, 304])
+def test_the_smallest_of_many_values_are_found_among_groups(columns: int, distinct: int) -> None:
+    values = np.random.default_rng(columns).integers(0, distinct, (50, columns)).astype(np.float32)
+    values[:, 100:120] = np.inf
+    found = _smallest(torch.from_numpy(values), 20).numpy()
+    np.testing.assert_array_equal(found, np.argsort(values, axis=1, kind="stable")[:, :20])
+
+
 def test_neighbours_do_not_depend_on_threads_or_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     base, threads = knowledge_base(), torch.get_num_threads()
     one = retrieve(base, np.arange(200), HORIZON)

@@ -8,10 +8,10 @@ import figure_results as fake
 import numpy as np
 import pytest
 
+from tsbench.bench.diagnoses import load_diagnoses
 from tsbench.bench.records import WindowScores
 from tsbench.bench.store import ResultsStore
 from tsbench.errors import TsbenchError
-from tsbench.methods.f_llm_stability import load_diagnoses
 from tsbench.metrics.ranks import CriticalDifference
 from tsbench.report.figures.canvas import save, style
 from tsbench.report.figures.catalog import FIGURES, draw_figures

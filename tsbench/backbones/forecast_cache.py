@@ -148,7 +148,7 @@ class FrozenBackbone:
             The slice of `starts` and its forecasts [w, C, Q, H] float32 on the CPU.
         """
         file = self._forecast_file(starts, horizon)
-        for part in self.chunks(len(starts), horizon):
+        for part in self.chunks(len(starts), self._levels * horizon):
             if file is None:
                 yield part, self._forecast(starts[part], horizon)
             else:
@@ -182,18 +182,22 @@ class FrozenBackbone:
         self._evict()
         return file.read(starts)
 
-    def chunks(self, windows: int, horizon: int = 1) -> Iterator[slice]:
+    def chunks(self, windows: int, values: int = 0) -> Iterator[slice]:
         """Consecutive slices that cover a number of windows, each a batch for one model call.
 
         Args:
             windows: How many.
-            horizon: Steps H that are forecast of each.
+            values: Float32 values of the forecast of a row, Q x H; 0 for embeddings.
         """
-        values = self.lookback + (len(self.backbone.quantile_levels) or 1) * horizon
         most = _ROWS_PER_CHUNK["cuda" if torch.cuda.is_available() else "cpu"]
-        size = max(1, min(most, rows_in_budget(values)) // self.scaled.shape[1])
+        size = max(1, min(most, rows_in_budget(self.lookback + values)) // self.scaled.shape[1])
         for first in range(0, windows, size):
             yield slice(first, min(first + size, windows))
+
+    @property
+    def _levels(self) -> int:
+        """Values per step of the backbone's forecasts."""
+        return len(self.backbone.quantile_levels) or 1
 
     def entry(self) -> Path:
         """Directory of everything that is kept of this backbone over this data."""
@@ -208,7 +212,7 @@ class FrozenBackbone:
         Where the backbone is prefix-consistent, windows forecast further ahead before are copied, not
         computed: one pass over the longest horizon serves all.
         """
-        levels = len(self.backbone.quantile_levels) or 1
+        levels = self._levels
         shape = (self.scaled.shape[1], levels)
         if self.too_large(len(starts), (*shape, horizon)):
             return None
@@ -221,9 +225,9 @@ class FrozenBackbone:
                     other = RowFile(horizon_directory(entry, longer), rows, (*shape, longer))
                     absent = file.missing(starts)
                     known = np.setdiff1d(absent, other.missing(absent))
-                    for part in self.chunks(len(known), horizon):
+                    for part in self.chunks(len(known), levels * horizon):
                         file.write(known[part], other.read(known[part])[..., :horizon])
-            self._complete(file, starts, lambda part: self._forecast(part, horizon), horizon)
+            self._complete(file, starts, lambda part: self._forecast(part, horizon), levels * horizon)
         self._evict()
         return file
 
@@ -232,10 +236,10 @@ class FrozenBackbone:
         file: RowFile,
         starts: NDArray[np.int64],
         function: Callable[[NDArray[np.int64]], torch.Tensor],
-        horizon: int = 1,
+        values: int = 0,
     ) -> None:
         absent = file.missing(starts)
-        for part in self.chunks(len(absent), horizon):
+        for part in self.chunks(len(absent), values):
             file.write(absent[part], function(absent[part]).numpy())
 
     def _forecast(self, starts: NDArray[np.int64], horizon: int) -> torch.Tensor:

@@ -174,5 +174,6 @@ def forecast_grid(
         for part, base in frozen.forecasts(grid.starts, grid.horizon):
             yield part, base, None
     else:
-        for part in frozen.chunks(len(grid.starts), grid.horizon):
+        values = max(1, len(forecaster.quantile_levels)) * grid.horizon
+        for part in frozen.chunks(len(grid.starts), values):
             yield part, predict_windows(forecaster, frozen, grid.starts[part], grid.horizon), None

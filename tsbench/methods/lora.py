@@ -251,7 +251,7 @@ def _validation_score(
 
 def _forecasts(forecaster: Forecaster, frozen: FrozenBackbone, grid: WindowGrid) -> Chunks:
     """Forecasts of a grid in fp32, as they are evaluated; nothing is cached."""
-    for part in frozen.chunks(len(grid.starts), grid.horizon):
+    for part in frozen.chunks(len(grid.starts), len(forecaster.quantile_levels) * grid.horizon):
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             forecast = predict_windows(forecaster, frozen, grid.starts[part], grid.horizon)
         yield part, forecast

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from tsbench.bench.grid import Settings
 from tsbench.bench.plan import Label, expand
 from tsbench.bench.suite import Suite, load_suite, on_backbone
 from tsbench.config import CellSpec, FLlmOptions, TsMemoryOptions
@@ -154,7 +153,10 @@ def score_places(layout: Layout, suite: Suite) -> dict[Place, tuple[CellSpec, ..
         layout: The table.
         suite: Its suite, on the paper's backbones or on another one.
     """
-    settings: Settings = {"ts-memory": [TsMemoryOptions()], "f-llm": [FLlmOptions()]}
+    settings: dict[str, list[TsMemoryOptions | FLlmOptions]] = {
+        "ts-memory": [TsMemoryOptions()],
+        "f-llm": [FLlmOptions()],
+    }
     cells: dict[Place, tuple[CellSpec, ...]] = {}
     for cell in expand(suite, seeds=(0,), settings=settings):
         for horizon in _named(cell.label.dataset, (cell.spec.horizon,)):

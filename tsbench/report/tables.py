@@ -353,7 +353,7 @@ def comparable_rows(records: Iterable[Record]) -> list[list[Row]]:
             *(record.windows, record.windows_total, record.test_stride, made.device, made.data_sha256),
         )
         cell = (
-            spec.model_dump_json(exclude={"seed", "device", "samples"}),
+            spec.model_dump_json(exclude={"seed", "device", "samples", "test_stride"}),
             made.backbone_identity,
             record.levels,
         )

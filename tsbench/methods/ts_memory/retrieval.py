@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 # Distances held at once by a thread: 8 MB.
 _DISTANCES_AT_ONCE = 2**21
-# Candidates re-ranked at once: their contexts (16 x 50 x 512 x 4 bytes = 1.6 MB) stay in cache.
-_RANKED_AT_ONCE = 16
+# Queries re-ranked at once: the contexts of their candidates (8 x 50 x 512 x 4 bytes = 0.8 MB) stay in cache.
+_RANKED_AT_ONCE = 8
+# Windows in a group; a search first compares the groups by their nearest window.
+_GROUP = 8
 _SCALE_QUERIES = 256
 
 Answer = TypeVar("Answer")
@@ -113,6 +115,7 @@ class ChannelIndex:
     def __init__(self, base: KnowledgeBase, channel: int, on_gpu: bool = False, metric: Metric = "euclidean"):
         self._base, self._channel, self._on_gpu, self._metric = base, channel, on_gpu, metric
         self._embeddings = np.ascontiguousarray(base.embeddings[:, channel])
+        self._contexts = torch.from_numpy(base.scaled[:, channel].copy()).unfold(0, base.lookback, 1)
 
     @cached_property
     def _index(self) -> "faiss.Index":
@@ -126,10 +129,10 @@ class ChannelIndex:
         return index
 
     @cached_property
-    def _known(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings [N, D] and their squared lengths [N]."""
+    def _known(self) -> torch.Tensor:
+        """[N, D + 1] times (query, 1): the squared distance less the query's squared length."""
         known = torch.from_numpy(self._embeddings).to("cuda" if self._on_gpu else "cpu")
-        return known, known.square().sum(dim=1)
+        return torch.cat([-2 * known, known.square().sum(dim=1, keepdim=True)], dim=1)
 
     def nearest(
         self, embeddings: NDArray[np.float32], count: int
@@ -228,19 +231,29 @@ class ChannelIndex:
         self, starts: NDArray[np.int64], embeddings: NDArray[np.float32], pool: int, zone: int
     ) -> NDArray[np.int64]:
         """Places [M, P] in the knowledge base of the `pool` nearest admissible windows of each query."""
-        known, squares = self._known
-        queries = torch.from_numpy(np.ascontiguousarray(embeddings)).to(known.device)
-        gaps = torch.addmm(squares, queries, known.T, alpha=-2)  # squared distances, less |query|²
+        known, queries = self._known, torch.from_numpy(embeddings)
+        gaps = torch.nn.functional.pad(queries.to(known.device), (0, 1), value=1) @ known.T
         first, end = self._excluded(starts, zone)
         barred = first[:, None] + np.arange((end - first).max(initial=0))
         rows, places = np.nonzero(barred < end[:, None])
         gaps[torch.from_numpy(rows), torch.from_numpy(barred[rows, places])] = torch.inf
-        return _smallest(gaps, pool).cpu().numpy()
+        return _smallest(gaps, pool).numpy()
 
     def _distances(self, embeddings: NDArray[np.float32], found: NDArray[np.int64]) -> NDArray[np.float32]:
         """Distances [M, P] to the windows at these places, without the rounding of the search."""
         gaps = torch.from_numpy(self._embeddings[found]).sub_(torch.from_numpy(embeddings)[:, None])
-        return torch.linalg.vector_norm(gaps, dim=-1).numpy()
+        distances: NDArray[np.float32] = torch.linalg.vector_norm(gaps, dim=-1).numpy()
+        return distances
+
+    def _aligned(
+        self, starts: NDArray[np.int64], known: NDArray[np.int64], tail: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """L1 distances [M, P] of the aligned contexts (Eq. 6) and the shifts [M, P] that align them."""
+        queries, candidates = (torch.from_numpy(each - self._base.lookback) for each in (starts, known))
+        gaps = self._contexts.index_select(0, candidates.flatten()).view(*known.shape, -1)
+        gaps -= self._contexts.index_select(0, queries)[:, None]
+        shift = -gaps[..., -tail:].mean(dim=-1)  # Eq. 5: the difference of two means
+        return gaps.add_(shift[..., None]).abs_().sum(dim=-1), shift
 
     def _rerank(
         self,
@@ -251,36 +264,55 @@ class ChannelIndex:
         kept: int,
     ) -> Neighbours:
         tail = min(tail, self._base.lookback)
-        query = torch.from_numpy(self._base.contexts(starts, self._channel))
         known = self._base.starts[candidates]
-        shift = level_shifts(query, torch.from_numpy(self._base.contexts(known, self._channel, tail)), tail)
-        gaps = []
+        gap, shift = np.empty(known.shape, np.float32), np.empty(known.shape, np.float32)
         for rows in blocks(len(starts), _RANKED_AT_ONCE):
-            context = torch.from_numpy(self._base.contexts(known[rows], self._channel))
-            gaps.append(context.sub_(query[rows, None]).add_(shift[rows, :, None]).abs_().sum(dim=-1))
-        gap = torch.cat(gaps)
-        order = gap.argsort(dim=1, stable=True)[:, :kept].numpy()
+            gap[rows], shift[rows] = self._aligned(starts[rows], known[rows], tail)
+        order = gap.argsort(axis=1, kind="stable")[:, :kept]
         found = np.take_along_axis(candidates, order, axis=1)
         return Neighbours(
             starts=self._base.starts[found],
             distances=self._distances(embeddings, found),
-            shifts=np.take_along_axis(shift.numpy(), order, axis=1),
+            shifts=np.take_along_axis(shift, order, axis=1),
         )
 
 
 def _smallest(values: torch.Tensor, count: int) -> torch.Tensor:
     """Places [M, count] of the smallest of each row [M, N] in their order; of equal ones the first."""
-    found, places = values.topk(min(count + 1, values.shape[1]), largest=False)
-    tied = (found[:, count - 1] == found[:, -1]).nonzero()[:, 0] if found.shape[1] > count else ()
-    places = places[:, :count]
-    if len(tied):  # topk takes any of those that are as large as the last one
-        rows, bound = values[tied], found[tied, count - 1, None]
-        smaller, equal = rows < bound, rows == bound
-        wanted = count - smaller.sum(dim=1, keepdim=True)
-        chosen = smaller | (equal & (equal.cumsum(dim=1) <= wanted))
-        places[tied] = chosen.nonzero()[:, 1].view(len(tied), count)
-    places = places.sort(dim=1).values
-    return places.gather(1, values.gather(1, places).sort(dim=1, stable=True).indices)
+    taken = min(count + 1, values.shape[1])
+    places = _promising(values, taken)
+    found = values.gather(1, places.to(values.device)).cpu().numpy()
+    nearest = np.argpartition(found, taken - 1, axis=1)[:, :taken]  # the largest of them is the last
+    found, places = (np.take_along_axis(each, nearest, axis=1) for each in (found, places.numpy()))
+    bound, places = found[:, :count].max(axis=1, keepdims=True), places[:, :count]
+    tied = np.flatnonzero(bound == found[:, count:])
+    if len(tied):  # of those that are as large as the last one, any were taken
+        rows = values[torch.from_numpy(tied)].cpu().numpy()
+        smaller, equal = rows < bound[tied], rows == bound[tied]
+        wanted = count - smaller.sum(axis=1, keepdims=True)
+        chosen = smaller | (equal & (equal.cumsum(axis=1) <= wanted))
+        places[tied] = chosen.nonzero()[1].reshape(len(tied), count)
+    ordered = torch.from_numpy(np.sort(places, axis=1))
+    order = values.gather(1, ordered.to(values.device)).sort(dim=1, stable=True).indices
+    return ordered.gather(1, order.cpu())
+
+
+def _promising(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Places [M, P], in any order, of a few values per row [M, N] that hold the `count` smallest.
+
+    As many groups of columns are kept as values are wanted, those with the smallest minima: each value of
+    another group is at least as large as `count` minima.
+    """
+    rows, columns = values.shape
+    groups = columns // _GROUP
+    if groups <= count:
+        return torch.arange(columns).expand(rows, columns)
+    # Group g is the columns g, g + groups, g + 2 groups, ...
+    minima = values[:, : groups * _GROUP].view(rows, _GROUP, groups).amin(dim=1).cpu().numpy()
+    kept = np.argpartition(minima, count - 1, axis=1)[:, :count]
+    members = kept[:, None] + groups * np.arange(_GROUP)[:, None]
+    left = np.broadcast_to(np.arange(groups * _GROUP, columns), (rows, columns % _GROUP))
+    return torch.from_numpy(np.concatenate([members.reshape(rows, -1), left], axis=1))
 
 
 def blocks(rows: int, size: int) -> list[slice]:

@@ -25,6 +25,7 @@ from tsbench.methods.ts_memory.retrieval import (
 
 # A sum of float64 weights that should reach a level exactly may miss it by rounding.
 _LEVEL_SLACK = 1e-9
+_TAG = 2**28 - 1  # the last bits of a float64, less than half the last place of a float32
 _QUERIES_PER_BLOCK = 64  # their futures, sorted with their weights, stay in cache
 
 
@@ -132,13 +133,22 @@ def weighted_quantiles(
     Returns:
         [M, Q, H] float32, ascending along Q.
     """
-    order = values.argsort(axis=1)
-    places = torch.from_numpy(order)
-    shares = torch.from_numpy(weights).double()[:, :, None].expand(values.shape).gather(1, places)
-    reached = shares.cumsum(dim=1).numpy()
-    below = [np.add.reduce(reached < level - _LEVEL_SLACK, axis=1, dtype=np.uint16) for level in levels]
-    first = np.minimum(np.stack(below, axis=1).astype(np.int64), values.shape[1] - 1)
-    return torch.from_numpy(values).gather(1, places.gather(1, torch.from_numpy(first))).numpy()
+    neighbours = values.shape[1]
+    futures = torch.from_numpy(values).transpose(1, 2)  # [M, H, K]
+    tagged = futures.to(torch.float64, memory_format=torch.contiguous_format)
+    # The bits that a float32 leaves unused tell whose value it is, so that sorting the values alone does.
+    bits = tagged.view(torch.int64)
+    bits |= torch.arange(neighbours)
+    tagged.numpy().sort(axis=-1)
+    shares = torch.from_numpy(weights).double()[:, None].expand(tagged.shape).gather(2, bits & _TAG)
+    reached = shares.cumsum(dim=2).permute(2, 0, 1).contiguous().numpy()  # [K, M, H]: counted over K at once
+    count = np.min_scalar_type(neighbours)
+    below = [
+        np.add.reduce((reached < level - _LEVEL_SLACK).view(np.uint8), axis=0, dtype=count)
+        for level in levels
+    ]
+    first = np.minimum(np.stack(below, axis=-1).astype(np.int64), neighbours - 1)
+    return tagged.gather(2, torch.from_numpy(first)).transpose(1, 2).float().contiguous().numpy()
 
 
 def future_quantiles(

@@ -112,15 +112,15 @@ def _check_deltas(ledger: Ledger) -> None:
                 ledger.find("fault", DELTAS, table_name(paper, table), label(figure), text)
     check = "percentages in brackets are the rounded changes"
     for _, summary, full in SUMMARIES:
-        for (table, *cell), percent in printed.items():
-            if table != str(summary):
+        for place, percent in printed.items():
+            if place[0] != str(summary):
                 continue
             ledger.look(check)
-            whole = printed[str(full), *cell]
+            whole = printed[str(full), *place[1:]]
             if abs(whole - percent) > last_digit(percent) / 2:
                 text = f"{percent} % is printed, Table {full} has {whole} %."
                 group = table_name("ts-memory", summary)
-                ledger.find("fault", check, group, " ".join(filter(None, cell)), text)
+                ledger.find("fault", check, group, " ".join(filter(None, place[1:])), text)
 
 
 def _change_range(figure: Published) -> tuple[Decimal, Decimal]:

@@ -1,6 +1,7 @@
 """How many queries the printed times imply, and what lookback the printed split sizes do."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from decimal import Decimal
 
 from tsbench.bench.audit.findings import Ledger
@@ -17,7 +18,7 @@ QUERIES = "methods of Table 12 time the queries of Origin"
 SIZES = "printed train sizes are windows of the paper's lookback"
 _LOOKBACKS = {"f-llm": 672, "ts-memory": 512}
 _TRAIN_LOOKBACK = 96
-_RULES = {
+_RULES: dict[str, Callable[[int, int, int], int]] = {
     "(N - H - 512) C": lambda size, horizon, channels: (size - horizon - 512) * channels,
     "(N - H) C - 5120": lambda size, horizon, channels: (size - horizon) * channels - 5120,
     "(N - H) C": lambda size, horizon, channels: (size - horizon) * channels,

@@ -33,7 +33,7 @@ class Ranks:
 
 
 def prepare_ranks(results: Results) -> list[Ranks]:
-    """A picture per suite, cells that compare on two data sets or more: average ranks by MSE.
+    """A picture per suite with three methods or more on two data sets or more: average ranks by MSE.
 
     Raises:
         TsbenchError: A file is damaged.
@@ -41,11 +41,11 @@ def prepare_ranks(results: Results) -> list[Ranks]:
     found = []
     for suite in suites(results.records, ResultsStore(results.root), "mse"):
         ranking = critical_difference(suite)
-        if ranking is not None:
+        if ranking is not None and len(ranking.names) > 2:
             name = f"ranks-mse-{digest([suite.label])[:6]}"
             note = (
-                f"{suite.label}. {ranking.data_sets} data sets, on each the geometric mean over "
-                f"shared horizons. Bars: not told apart at 5 % (Nemenyi). Friedman p = {ranking.p:.2g}."
+                f"{suite.label}. {ranking.data_sets} data sets, each by the geometric mean over horizons. "
+                f"Bars: not told apart at 5 % (Nemenyi). Friedman p = {ranking.p:.2g}."
             )
             found.append(Ranks(name, "Average ranks by MSE", note, ranking))
     return found
