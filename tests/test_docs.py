@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from tsbench.bench.columns import COLUMNS
 from tsbench.bench.store import ResultsStore
-from tsbench.cli import app, audit, bench, data, latency, page, pretrain, report
+from tsbench.cli import app, audit, bench, data, figures, latency, page, pretrain, report
 from tsbench.config import PROFILES, CellSpec, Profile
 from tsbench.data.catalog import LongEntry, catalogue
 from tsbench.data.splits import Borders, split_borders
@@ -27,7 +27,8 @@ from tsbench.report.render import render
 from tsbench.report.select import select
 from tsbench.report.summary import summary_tables
 
-assert audit and bench and data and latency and page and pretrain and report  # importing them registers the commands
+# importing them registers the commands
+assert audit and bench and data and figures and latency and page and pretrain and report
 
 ROOT = Path(__file__).parents[1]
 PATHS = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
