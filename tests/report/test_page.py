@@ -206,7 +206,7 @@ def test_provenance_of_every_figure_is_inside(text: str, reader: Reader, store: 
 
 
 def test_sections_say_what_is_absent(text: str) -> None:
-    assert "1 cells stored no sample forecasts" in text
+    assert "Without stored sample forecasts, so not shown: 1 cell." in text
     assert "capacity: no data for it; run `tsbench run" in text
     for name in ("claim", "significance", "papers", "latency", "failures"):
         assert f'<section id="{name}"' in text

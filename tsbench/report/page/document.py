@@ -109,12 +109,16 @@ def _summary(records: Sequence[Record], failed: Sequence[Failure], measured: Seq
     specs = [record.spec for record in records]
     devices = sorted({record.provenance.device for record in records})
     parts = [
-        f"{len(records)} records of {len({spec.dataset for spec in specs})} data sets",
-        f"{len(failed)} failed cells" if failed else "",
-        f"{len(measured)} timings" if measured else "",
+        f"{_count(len(records), 'record')} of {_count(len({spec.dataset for spec in specs}), 'data set')}",
+        _count(len(failed), "failed cell") if failed else "",
+        _count(len(measured), "timing") if measured else "",
         f"on {'; '.join(devices)}" if devices else "",
     ]
     return f"{', '.join(filter(None, parts))}."
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _significance(judged: Sequence[JudgedSuite], store: ResultsStore) -> dict[str, tuple[str, list[str]]]:
@@ -154,7 +158,9 @@ def _papers(
 
 
 def _browser(settings: int, without: int) -> list[str]:
-    absent = f"{without} cells stored no sample forecasts and are not shown; run them again to have some."
+    absent = (
+        f"Without stored sample forecasts, so not shown: {_count(without, 'cell')}. Run again to have some."
+    )
     if not settings:
         return [paragraph(absent)]
     return [_part("browser.html"), *([paragraph(absent)] if without else [])]

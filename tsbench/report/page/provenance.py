@@ -28,7 +28,7 @@ def _cell_facts(spec: CellSpec) -> Facts:
         ("Data", f"{spec.dataset}, H = {spec.horizon}, L = {spec.lookback}"),
         ("Seed", str(spec.seed)),
         ("Profile", spec.profile),
-        ("Specification", spec.model_dump_json(exclude_defaults=True)),
+        ("Specification", spec.model_dump_json()),
     ]
 
 
@@ -50,7 +50,7 @@ def _measurement_facts(measured: Measurement) -> Facts:
         ("Queries", f"{measured.queries} per round, {spec.repeats} rounds"),
         ("Measurement", measured.key),
         *_made(measured.provenance),
-        ("Specification", spec.model_dump_json(exclude_defaults=True)),
+        ("Specification", spec.model_dump_json()),
     ]
 
 
