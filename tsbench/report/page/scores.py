@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tsbench.bench.records import Record
-from tsbench.report.comparisons import Verdict, interval_text
+from tsbench.report.comparisons import Metric, Verdict, interval_text
 from tsbench.report.labels import is_leak, of_collection, setting_label
 from tsbench.report.significance import JudgedSuite
 from tsbench.report.tables import Row, comparable_rows, contenders, score_cells
 
-LONG = ("mse", "mae", "crps")
+LONG: tuple[Metric, ...] = ("mse", "mae", "crps")
 COLLECTION = ("smape", "mase", "owa")
 
 
