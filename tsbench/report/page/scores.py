@@ -96,7 +96,7 @@ def score_rows(records: Sequence[Record], found: Gains) -> tuple[list[ScoreRow],
     collection: list[ScoreRow] = []
     for rows in comparable_rows(records):
         first = rows[0].records[0]
-        metrics = COLLECTION if of_collection(first) else LONG
+        metrics: tuple[str, ...] = COLLECTION if of_collection(first) else LONG
         columns = [_scores(rows, metric, found) for metric in metrics]
         levels = next((row.records[0].levels for row in rows if row.records[0].levels), ())
         (collection if of_collection(first) else long).extend(
