@@ -280,10 +280,10 @@ class ChannelIndex:
 def _smallest(values: torch.Tensor, count: int) -> torch.Tensor:
     """Places [M, count] of the smallest of each row [M, N] in their order; of equal ones the first."""
     taken = min(count + 1, values.shape[1])
-    places = _promising(values, taken)
-    found = values.gather(1, places.to(values.device)).cpu().numpy()
+    promising = _promising(values, taken)
+    found = values.gather(1, promising.to(values.device)).cpu().numpy()
     nearest = np.argpartition(found, taken - 1, axis=1)[:, :taken]  # the largest of them is the last
-    found, places = (np.take_along_axis(each, nearest, axis=1) for each in (found, places.numpy()))
+    found, places = (np.take_along_axis(each, nearest, axis=1) for each in (found, promising.numpy()))
     bound, places = found[:, :count].max(axis=1, keepdims=True), places[:, :count]
     tied = np.flatnonzero(bound == found[:, count:])
     if len(tied):  # of those that are as large as the last one, any were taken
