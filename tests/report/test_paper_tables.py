@@ -75,7 +75,7 @@ def printed_store(layout: Layout) -> list[Record]:
     """A record of what the paper prints for every cell of a table; two seeds where it has deviations."""
     records: dict[CellSpec, Record] = {}
     printed = printed_by_place(layout)
-    for place, specs in score_places(layout, load_suite(layout.name)).items():
+    for place, specs in score_places(load_suite(layout.name)).items():
         for spec in specs if isinstance(specs, tuple) else ():
             scores = {metric: float(value) for metric, value in printed[place].items()}
             apart = {metric: scores.pop(f"{metric}_std", 0.0) / 2**0.5 for metric in list(scores)}

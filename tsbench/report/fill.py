@@ -88,7 +88,7 @@ def fill_scores(
         records: What was measured; seeds of a cell make one figure.
         failures: Cells that ended in an error.
     """
-    places = score_places(layout, suite)
+    places = score_places(suite)
     cells = {place: specs for place, specs in places.items() if isinstance(specs, tuple)}
     chosen = _chosen({spec for specs in cells.values() for spec in specs}, records)
     lacking = {spec for specs in cells.values() for spec in specs} - chosen.keys()
