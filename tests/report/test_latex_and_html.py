@@ -194,8 +194,8 @@ def test_the_terminal_shows_marks_and_headings_of_several_levels() -> None:
         shown.print(rich_table(table))
     above, headings = captured.get().splitlines()[2:4]
     assert ("RAFT" in above, "RAFT" in headings, "MSE" in headings) == (True, False, True)
-    styled = [list(column.cells)[0] for column in rich_table(table).columns]
-    assert [(str(text), str(text.style)) for text in styled] == [("1", "bold"), ("2", "underline"), ("3 [a]", "")]
+    styled = [next(iter(column.cells)) for column in rich_table(table).columns]
+    assert [(str(text), text.style) for text in styled] == [("1", "bold"), ("2", "underline"), ("3 [a]", "")]
 
 
 def test_equal_headings_below_different_ones_stay_apart() -> None:

@@ -55,8 +55,12 @@ def rich_table(table: Table) -> rich.table.Table:
         justify: Literal["left", "right"] = "left" if table.is_text(place) else "right"
         shown.add_column(Text(column), justify=justify, overflow="fold")
     for row in table.rows:
-        styles = ("bold" if cell.best else "underline" if cell.second else "" for cell in row)
-        shown.add_row(*(Text(_noted(cell.text, cell), style) for cell, style in zip(row, styles, strict=True)))
+        shown.add_row(
+            *(
+                Text(_noted(cell.text, cell), "bold" if cell.best else "underline" if cell.second else "")
+                for cell in row
+            )
+        )
     return shown
 
 
