@@ -12,6 +12,25 @@ from tsbench.cli import app, audit, bench, data, figures, latency, page, pretrai
 # importing them registers the commands
 assert audit and bench and data and figures and latency and page and pretrain and report
 
+SUITE = """
+title = "Two methods on built-in data"
+datasets = ["demo", "ETTh1"]
+horizons = [12, 24]
+lookback = 48
+
+[[rows]]
+method = "origin"
+backbones = ["toy"]
+
+[[rows]]
+method = "raft"
+backbones = ["toy"]
+
+[[absent]]
+methods = ["lvicl"]
+reason = "LVICL is not in tsbench"
+"""
+
 
 @pytest.fixture(autouse=True)
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -46,6 +65,14 @@ def sales(workplace: Path) -> Path:
     rows = [f"{day(index)},{10 + index % 7},{(index * 37) % 101 / 10}" for index in range(400)]
     path = workplace / "sales.csv"
     path.write_text("\n".join(["date,store,online", *rows]) + "\n")
+    return path
+
+
+@pytest.fixture
+def own_suite(workplace: Path) -> Path:
+    """A user's suite: two methods on the toy, and one that tsbench does not have."""
+    path = workplace / "mine.toml"
+    path.write_text(SUITE)
     return path
 
 

@@ -7,24 +7,6 @@ import toy
 from tsbench.bench.store import ResultsStore
 
 CELL = "--method ts-memory --backbone toy --dataset demo --profile quick --lookback 48 --horizon 24"
-SUITE = """
-title = "Two methods on built-in data"
-datasets = ["demo"]
-horizons = [12, 24]
-lookback = 48
-
-[[rows]]
-method = "origin"
-backbones = ["toy"]
-
-[[rows]]
-method = "raft"
-backbones = ["toy"]
-
-[[absent]]
-methods = ["lvicl"]
-reason = "LVICL is not in tsbench"
-"""
 
 
 def files(folder: Path) -> list[Path]:
@@ -68,14 +50,15 @@ def test_the_rows_are_those_of_the_run_and_a_finished_run_costs_nothing(
     assert all(row["done"] and row["seconds"] == 0 for row in after)
 
 
-def test_a_suite_is_planned_with_what_is_missing_and_why(tsbench: toy.Cli, workplace: Path) -> None:
-    (workplace / "mine.toml").write_text(SUITE)
-    result = tsbench("plan --suite mine.toml --profile quick")
+def test_a_suite_is_planned_with_what_is_missing_and_why(
+    tsbench: toy.Cli, workplace: Path, own_suite: Path
+) -> None:
+    result = tsbench(f"plan --suite {own_suite} --only demo --profile quick")
     assert result.exit_code == 0, result.output
     assert "2 missing: LVICL is not in tsbench" in result.stdout
     lines = [line for line in result.stdout.splitlines() if "raft on toy" in line]
     assert len(lines) == 2
-    assert files(workplace) == [workplace / "mine.toml"]
+    assert files(workplace) == [own_suite]
 
 
 def test_forecasts_of_a_longer_horizon_serve_the_shorter(tsbench: toy.Cli) -> None:

@@ -7,35 +7,16 @@ import toy
 from tsbench.bench.store import ResultsStore
 from tsbench.bench.suite import shipped_suites
 
-SUITE = """
-title = "Two methods on built-in data"
-datasets = ["demo", "ETTh1"]
-horizons = [12, 24]
-lookback = 48
-
-[[rows]]
-method = "origin"
-backbones = ["toy"]
-
-[[rows]]
-method = "raft"
-backbones = ["toy"]
-
-[[absent]]
-methods = ["lvicl"]
-reason = "LVICL is not in tsbench"
-"""
 ROWS = ["Repeat last", "Seasonal naive", "Origin (toy)", "RAFT (toy)"]
 
 
 @pytest.fixture
-def mine(workplace: Path) -> str:
+def mine(workplace: Path, own_suite: Path) -> str:
     """Arguments that run a suite of the user's, with a mirror that holds nothing."""
-    (workplace / "mine.toml").write_text(SUITE)
     mirror = workplace / "mirror"
     mirror.mkdir()
     (mirror / "MANIFEST.toml").write_text('[[prefix]]\nurl = "https://huggingface.co/"\npath = "hf/"\n')
-    return f"--suite mine.toml --profile quick --mirror {mirror}"
+    return f"--suite {own_suite} --profile quick --mirror {mirror}"
 
 
 def said(stderr: str) -> list[str]:
@@ -145,13 +126,9 @@ def test_what_contradicts_a_suite_is_one_line(
 
 
 def test_suites_are_listed_with_what_is_done_and_what_could_run(
-    tsbench: toy.Cli, monkeypatch: pytest.MonkeyPatch, workplace: Path
+    tsbench: toy.Cli, monkeypatch: pytest.MonkeyPatch, own_suite: Path
 ) -> None:
-    (workplace / "own-table1.toml").write_text(SUITE)
-    listed = {
-        "own-table1": workplace / "own-table1.toml",
-        "f-llm-table8": shipped_suites()["f-llm-table8"],
-    }
+    listed = {"mine": own_suite, "f-llm-table8": shipped_suites()["f-llm-table8"]}
     monkeypatch.setattr("tsbench.bench.suite.shipped_suites", lambda: listed)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     done = tsbench("eval --method origin --backbone toy --dataset demo --horizon 24 --lookback 48")

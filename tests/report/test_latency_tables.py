@@ -6,25 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from figure_results import MADE
 
 from tsbench.bench.latency_records import ColdStart, Measurement, MethodCost
-from tsbench.bench.records import Provenance
 from tsbench.config import LatencySpec
 from tsbench.report.latency import cost_figures, latency_tables
 from tsbench.report.render import render
 
 SPEC = LatencySpec(methods=("origin", "raft"), backbone="toy", dataset="demo", horizon=96, batch=4, threads=2)
-MADE = Provenance(
-    data_sha256="d" * 64,
-    backbone_identity="toy-v1",
-    code_version="0.1.0",
-    versions={},
-    device="cpu: A",
-    threads=2,
-    created="2026-01-01T00:00:00+00:00",
-    wall_s=1.0,
-    peak_rss_mb=100.0,
-)
 FORWARD = [40.0, 44.0, 48.0, 52.0]
 COSTS = {
     "origin": MethodCost({"retrieval": [0.0] * 4, "forward": FORWARD, "fusion": [0.0] * 4}, 1_000, False, {}),

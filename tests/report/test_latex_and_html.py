@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from test_tables import make_record, memory_spec, origin_spec
 
 from tsbench.report.cells import Cell, Table
 from tsbench.report.latex import escape
 from tsbench.report.layout import LAYOUTS
 from tsbench.report.paper import paper_tables
-from tsbench.report.render import render
+from tsbench.report.render import render, rich_table
 from tsbench.report.tables import comparison_tables
 
 NASTY = r"a_b 50% A&B #1 $x$ {y} ~z ^w \cmd [opt] <i> \"q\" | α † ‡ ± – — Δ … · × ≥ ≤ → τ"
@@ -183,6 +184,18 @@ def test_headings_of_several_levels_are_one_line_in_markdown_and_lines_in_text()
     assert "| RAFT / MSE |" in " ".join(render([table], "markdown").split())
     lines = render([table], "text").splitlines()
     assert (lines[2].split(), lines[3].split()) == (["RAFT"], ["H", "MSE", "MAE"])
+
+
+def test_the_terminal_shows_marks_and_headings_of_several_levels() -> None:
+    cells = (Cell("1", best=True), Cell("2", second=True), Cell("3", marks="a"))
+    table = Table("T", ("H", "MSE", "MAE"), (cells,), over=(("", "RAFT", "RAFT"),))
+    shown = Console(width=80, force_terminal=True, color_system=None)
+    with shown.capture() as captured:
+        shown.print(rich_table(table))
+    above, headings = captured.get().splitlines()[2:4]
+    assert ("RAFT" in above, "RAFT" in headings, "MSE" in headings) == (True, False, True)
+    styled = [next(iter(column.cells)) for column in rich_table(table).columns]
+    assert [(str(text), text.style) for text in styled] == [("1", "bold"), ("2", "underline"), ("3 [a]", "")]
 
 
 def test_equal_headings_below_different_ones_stay_apart() -> None:

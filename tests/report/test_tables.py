@@ -298,7 +298,7 @@ def test_text_marks_the_best_with_an_asterisk_and_says_so() -> None:
     text = render(comparison_tables(small_table()), "text")
     assert "0.3800*" in text
     assert "0.3500*" not in text
-    assert text.endswith("*: best of its column.\n")
+    assert text.endswith("\n*: best.\n")
 
 
 def test_csv_can_be_read_again_at_full_precision() -> None:

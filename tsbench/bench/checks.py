@@ -79,20 +79,26 @@ def is_here(spec: CellSpec, mirror: Path | None) -> bool:
         spec: Cell on data of the catalogue.
         mirror: Local mirror of the public data, if there is one.
     """
+    parts = (spec, *spec.sources())
+    return lacking_here(spec) is None and all(
+        is_present(find_dataset(part.dataset), mirror, default_data_dir()) for part in parts
+    )
+
+
+def lacking_here(spec: CellSpec) -> str | None:
+    """The package or the weights that this machine lacks to run a cell, data apart; None for nothing."""
     from tsbench.backbones.hub import HUB_IDS
     from tsbench.backbones.hub import is_here as weights_are_here
 
     for part in (spec, *spec.sources()):
         try:
             _require_packages(part)
-        except TsbenchError:
-            return False
+        except TsbenchError as error:
+            return str(error)
         weights = part.checkpoint or HUB_IDS.get(part.backbone)
         if weights and not weights_are_here(weights):
-            return False
-        if not is_present(find_dataset(part.dataset), mirror, default_data_dir()):
-            return False
-    return True
+            return f"the weights of {part.backbone} are not on this machine"
+    return None
 
 
 def _look_for_weights(bench: Bench, spec: CellSpec) -> None:
@@ -244,16 +250,3 @@ def _check_collection_cell(bench: Bench, spec: CellSpec) -> None:
             name = option.replace("_", "-")
             raise TsbenchError(f"--{name} is for long data sets, not for {spec.dataset}; leave it out")
     bench.collection(spec.dataset)
-
-
-def lacking_here(method: str, backbone: str) -> str | None:
-    """The package or the weights that this machine lacks to run a method on a backbone; None for nothing."""
-    from tsbench.backbones.hub import HUB_IDS, is_here
-
-    try:
-        require_installed("method", find("method", method))
-        require_installed("backbone", find("backbone", backbone))
-    except TsbenchError as error:
-        return str(error)
-    weights = HUB_IDS.get(backbone)
-    return f"the weights of {backbone} are not on this machine" if weights and not is_here(weights) else None

@@ -78,7 +78,6 @@ def report(
     from tsbench.bench.store import ResultsStore
     from tsbench.fsio import atomic_write
     from tsbench.report.render import render
-    from tsbench.report.significance import significance_tables
     from tsbench.report.summary import summary_tables
     from tsbench.report.tables import report_tables, stored_cells
 
@@ -94,6 +93,8 @@ def report(
     elif latency:
         tables = _latency_tables(results, select, summary, with_published)
     elif significance:
+        from tsbench.report.significance import significance_tables
+
         tables = significance_tables(stored_cells(store, select)[0], store, metric)
     elif summary is None:
         tables = report_tables(store, select, with_published=with_published)

@@ -88,7 +88,7 @@ def fill_scores(
         records: What was measured; seeds of a cell make one figure.
         failures: Cells that ended in an error.
     """
-    places = score_places(layout, suite)
+    places = score_places(suite)
     cells = {place: specs for place, specs in places.items() if isinstance(specs, tuple)}
     chosen = _chosen({spec for specs in cells.values() for spec in specs}, records)
     lacking = {spec for specs in cells.values() for spec in specs} - chosen.keys()
@@ -180,19 +180,17 @@ def _oddity(row: Row) -> tuple[int, ...]:
 
 def _why_not(cells: Iterable[CellSpec], failures: Sequence[Failure]) -> dict[CellSpec, str]:
     """Why cells have no record, as far as this machine can tell."""
-    networks = {cell: (cell.method, cell.plugmem_from or cell.backbone) for cell in cells}
-    not_here = {network: _not_here(*network) for network in set(networks.values())}
+    needed: dict[tuple[object, ...], list[CellSpec]] = defaultdict(list)
+    for cell in cells:
+        needed[cell.method, cell.backbone, cell.plugmem_from, cell.f_llm].append(cell)
     found = {}
-    for cell, network in networks.items():
-        errors = (" ".join(failed.error.split()) for failed in failures if repeats(failed.spec, cell))
-        found[cell] = next((f"failed: {error}" for error in errors), not_here[network])
+    for alike in needed.values():
+        lacking = lacking_here(alike[0])
+        for cell in alike:
+            errors = (" ".join(failed.error.split()) for failed in failures if repeats(failed.spec, cell))
+            missing = f"{NOT_RUN}: {lacking}" if lacking else NOT_RUN
+            found[cell] = next((f"failed: {error}" for error in errors), missing)
     return found
-
-
-def _not_here(method: str, backbone: str) -> str:
-    """Not run, and what this machine lacks to run it."""
-    lacking = lacking_here(method, backbone)
-    return f"{NOT_RUN}: {lacking}" if lacking else NOT_RUN
 
 
 def _score(rows: Sequence[Row], metric: str) -> Figure:

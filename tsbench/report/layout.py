@@ -144,14 +144,13 @@ def averaged(place: Place) -> tuple[Place, ...]:
     return tuple(replace(place, horizon=horizon) for horizon in AVERAGED)
 
 
-def score_places(layout: Layout, suite: Suite) -> dict[Place, tuple[CellSpec, ...] | str]:
+def score_places(suite: Suite) -> dict[Place, tuple[CellSpec, ...] | str]:
     """What fills the places of a table of scores: cells, several being pooled, or why there are none.
 
     Averages are left out: they are made of the places of `averaged`.
 
     Args:
-        layout: The table.
-        suite: Its suite, on the paper's backbones or on another one.
+        suite: That of the table, on the paper's backbones or on another one.
     """
     settings: dict[str, list[TsMemoryOptions | FLlmOptions]] = {
         "ts-memory": [TsMemoryOptions()],

@@ -134,8 +134,11 @@ class _Page:
         """Why a figure is missing, or what of its setting is unlike that of most; empty for neither."""
         figure = self.figures[point]
         usual = self.usual.get(_problem(point), figure.setting)
-        unlike = [part for part in figure.setting if part not in usual]
-        return f"{', '.join(unlike)}; not compared with the rest" if unlike else figure.missing
+        if figure.missing or figure.setting == usual:
+            return figure.missing
+        more = [part for part in figure.setting if part not in usual]
+        unlike = more or [f"without {part}" for part in usual if part not in figure.setting]
+        return f"{', '.join(unlike)}; not compared with the rest"
 
     def change(self, point: Point) -> float | None:
         """Percent against Origin on the same backbone; None for Origin, or where they do not compare."""

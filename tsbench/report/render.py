@@ -51,11 +51,16 @@ def rich_table(table: Table) -> rich.table.Table:
     from rich.text import Text
 
     shown = RichTable(title=Text(table.title), caption=Text("\n".join(table.notes)), caption_justify="left")
-    for place, column in enumerate(table.columns):
+    for place, column in enumerate(_headers(table, "text")):
         justify: Literal["left", "right"] = "left" if table.is_text(place) else "right"
         shown.add_column(Text(column), justify=justify, overflow="fold")
     for row in table.rows:
-        shown.add_row(*(Text(cell.text, style="bold" if cell.best else "") for cell in row))
+        shown.add_row(
+            *(
+                Text(_noted(cell.text, cell), "bold" if cell.best else "underline" if cell.second else "")
+                for cell in row
+            )
+        )
     return shown
 
 
@@ -71,11 +76,9 @@ def _readable(table: Table, format: Literal["markdown", "text"]) -> str:
         notes = "\n".join(f"- {note}" for note in table.notes)
         return f"### {table.title}\n\n{body}\n" + (f"\n{notes}\n" if notes else "")
     cells = [cell for row in table.rows for cell in row]
-    legend = []
-    if any(cell.second for cell in cells):
-        legend = ["*: best; **: second best."]
-    elif any(cell.best for cell in cells):
-        legend = ["*: best of its column."]
+    marks = ["*: best"] * any(cell.best for cell in cells)
+    marks += ["**: second best"] * any(cell.second for cell in cells)
+    legend = [f"{'; '.join(marks)}."] if marks else []
     return "\n".join([table.title, "", body, *table.notes, *legend]) + "\n"
 
 
@@ -95,7 +98,11 @@ def _mark(cell: Cell, format: Literal["markdown", "text"]) -> str:
         text = cell.text.replace("|", "\\|")
         text = f"**{text}**" if cell.best else f"<u>{text}</u>" if cell.second else text
         return f"{text}<sup>{cell.marks}</sup>" if cell.marks else text
-    text = cell.text + ("*" if cell.best else "**" if cell.second else "")
+    return _noted(cell.text + ("*" if cell.best else "**" if cell.second else ""), cell)
+
+
+def _noted(text: str, cell: Cell) -> str:
+    """Text with the letters of a cell's notes, where nothing can be raised."""
     return f"{text} [{cell.marks}]" if cell.marks else text
 
 
