@@ -112,6 +112,26 @@ def test_timesnet_alone_would_mix_windows() -> None:
     assert not torch.allclose(together[2], model(context)[2], rtol=1e-3, atol=1e-3)
 
 
+def test_timesnets_merged_kernels_have_the_values_and_gradients_of_the_packages_block() -> None:
+    from neuralforecast.models.timesnet import Inception_Block_V1
+
+    block = Inception_Block_V1(3, 4, num_kernels=6)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        for parameter in block.parameters():
+            torch.nn.init.normal_(parameter)
+        rows = torch.randn(2, 3, 5, 7)
+    gradients = []
+    for convolve in (block, adapter.MergedKernels(block.kernels)):
+        block.zero_grad()
+        values = convolve(rows)
+        values.square().sum().backward()
+        gradients.append([values.detach(), *(parameter.grad.clone() for parameter in block.parameters())])
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-3)
+    merged = [each for each in network("timesnet").modules() if isinstance(each, adapter.MergedKernels)]
+    assert merged, "no block of TimesNet was replaced"
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "timesnet"])
 def test_channels_are_independent_except_in_itransformer(name: str) -> None:
     model, context = network(name).eval(), contexts()

@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from tsbench.backbones.architectures import LINEAR_RECIPE, LINEAR_RECIPE_OF, Architecture, Recipe, Shape
@@ -235,6 +236,29 @@ class _Complex(nn.Module):
         return (torch.view_as_real(values),)
 
 
+class MergedKernels(nn.Module):
+    """TimesNet's mean of convolutions of several widths, as one convolution by the mean of their kernels.
+
+    Convolution is linear in its kernel, so the values are the package's up to rounding, and so are the
+    gradients. Six kernels have 286 places, their mean has the 121 of the widest.
+
+    Args:
+        kernels: Square convolutions of ascending odd widths, padded to keep the shape.
+    """
+
+    def __init__(self, kernels: nn.ModuleList) -> None:
+        super().__init__()
+        self.kernels = kernels
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """[n, out, a, b] of [n, in, a, b]."""
+        kernels = [cast("nn.Conv2d", kernel) for kernel in self.kernels]
+        widest = kernels[-1].kernel_size[0]
+        padded = [functional.pad(each.weight, [(widest - each.kernel_size[0]) // 2] * 4) for each in kernels]
+        bias = torch.stack([cast("Tensor", each.bias) for each in kernels]).mean(dim=0)
+        return functional.conv2d(rows, torch.stack(padded).mean(dim=0), bias, padding=widest // 2)
+
+
 def load(options: BackboneOptions) -> Architecture:
     """An architecture of the package; the table in this module has its settings and their sources."""
     entry = _ENTRIES[options.name]
@@ -274,6 +298,10 @@ def _build(name: str, entry: _Entry, shape: Shape) -> Network:
             random_seed=seed,
             **settings,
         )
+    for module in list(model.modules()):
+        for name, part in list(module.named_children()):
+            if type(part).__name__ == "Inception_Block_V1":
+                setattr(module, name, MergedKernels(part.kernels))
     # FEDformer's complex weights; fused AdamW takes real ones only.
     for module in list(model.modules()):
         names = [name for name, value in module.named_parameters(recurse=False) if value.is_complex()]
