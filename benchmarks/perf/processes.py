@@ -44,7 +44,7 @@ def measure(script: str, part: str, options: Iterable[object] = (), **variables:
 
 
 def medians(costs: Mapping[str, Sequence[Cost]]) -> list[tuple[str, str, str, str]]:
-    """Rows of a table: each part with the medians of its runs, and the first part's time beside its own."""
+    """Rows of a table: each part's median time, largest peak, and time in units of the first part's."""
     rows, first = [], 0.0
     for part, runs in costs.items():
         seconds = sorted(run.seconds for run in runs)[len(runs) // 2]

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from tsbench.bench.audit import data as audits
-from tsbench.bench.audit.data import audit_datasets, read_any_csv, sentinels
+from tsbench.bench.audit.data import audit_datasets, sentinels
 from tsbench.bench.audit.findings import Audit, Finding
 from tsbench.bench.audit.repeat_last import constant_spans, repeat_last
 from tsbench.data.dataset import Dataset, SeriesCollection
 from tsbench.data.splits import SplitRule
+from tsbench.data.user_csv import read_any_csv
 from tsbench.errors import TsbenchError
 
 ROWS, H, L = 400, 4, 16
@@ -145,6 +146,11 @@ def test_a_users_file_with_faulty_times_is_read_and_its_ends_of_line_are_noted(t
     assert "row above: 1, the first is row 7 (2023-01-07 00:00:00)" in found(result, audits.TIMES)[0].text
     [ends] = found(result, audits.FILE)
     assert ends.text == "lines end with CR LF and the last line has no end."
+
+
+def test_a_data_set_without_horizons_is_scored_at_the_longest_that_fits(hourly: Dataset) -> None:
+    [scores] = audit(replace(hourly, horizons=())).findings
+    assert scores.text.startswith("1 test windows, H = 80, L = 160: ")
 
 
 def test_a_horizon_that_does_not_fit_is_bad_input(hourly: Dataset) -> None:

@@ -114,6 +114,13 @@ def test_the_same_weight_declared_as_oracle_is_a_declared_leak(trained: Record, 
     assert "validation has 0.2, whose CRPS is 9.00 % higher" in finding.text  # (0.5 - 0.2)² over 1
 
 
+def test_a_weight_that_only_says_it_is_the_oracle_is_unfair(trained: Record, demo: Dataset) -> None:
+    for used in (4, 7):
+        finding = only(with_curves(trained, by_val=4, by_test=10, used=used, alpha_policy="oracle"), demo)
+        assert (finding.severity, finding.check) == ("unfair", audits.SELECTION)
+        assert "not the best on the test curve, which it says chose it and which has 0.5" in finding.text
+
+
 def test_a_weight_of_neither_curve_is_unfair_and_one_of_both_is_fine(trained: Record, demo: Dataset) -> None:
     finding = only(with_curves(trained, by_val=4, by_test=10, used=7), demo)
     assert (finding.severity, finding.check) == ("unfair", audits.SELECTION)
@@ -122,6 +129,10 @@ def test_a_weight_of_neither_curve_is_unfair_and_one_of_both_is_fine(trained: Re
 
 def test_a_weight_without_curves_cannot_be_told(trained: Record, demo: Dataset) -> None:
     finding = only(replace(trained, curves=None), demo)
+    assert (finding.severity, finding.check) == ("note", audits.SELECTION)
+    assert trained.curves is not None
+    undefined = trained.curves.val | {"crps": np.full(21, np.nan)}
+    finding = only(replace(trained, curves=replace(trained.curves, val=undefined)), demo)
     assert (finding.severity, finding.check) == ("note", audits.SELECTION)
 
 

@@ -378,7 +378,7 @@ def test_a_supervised_baseline_is_a_row_of_its_own_name(tsbench: toy.Cli, store:
     )
     assert result.exit_code == 0
     assert "│ DLinear" in result.stdout
-    assert "dlinear at 0.001: epoch 1" in result.stderr
+    assert "dlinear at 0.001, " in result.stderr
     assert sorted(record.spec.backbone for record in store.records()) == [
         "dlinear",
         "naive-last",

@@ -18,7 +18,7 @@ from tsbench.errors import TsbenchError
 from tsbench.metrics.bootstrap import disjoint_block, relative_change
 from tsbench.metrics.significance import diebold_mariano
 from tsbench.report.claims import CLAIMED, claims, published_changes
-from tsbench.report.comparisons import family, suites, verdicts
+from tsbench.report.comparisons import Metric, Verdict, family, suites
 from tsbench.report.labels import ALPHA
 from tsbench.report.render import render
 from tsbench.report.select import select
@@ -68,13 +68,24 @@ JITTER = np.random.default_rng(1).normal(0, 0.01, WINDOWS)
 HARDER = NOISE + JITTER - JITTER.mean()  # other errors, the same mean
 
 
+def verdicts(store: ResultsStore, metric: Metric) -> dict[str, Verdict]:
+    """Whether each adapted cell differs from its backbone alone, by the key of its record."""
+    return {
+        record.key: found
+        for suite in suites(store.records(), store, metric)
+        for judged in [family(suite, "origin")[0]]
+        for comparison, found in zip(judged.comparisons, judged.verdicts, strict=True)
+        for record in comparison.ours.row.records
+    }
+
+
 def test_each_cell_has_the_verdict_that_its_difference_allows(store: ResultsStore, save: Save) -> None:
     save(origin_spec())
     better = save(memory_spec(), 0.9 * HARDER)
     worse = save(origin_spec(method="lora"), 1.1 * HARDER)
     unclear = save(memory_spec(CONTROL), HARDER)
     same = save(origin_spec(method="raft"))
-    assert verdicts(store.records(), store, "mse") == {
+    assert verdicts(store, "mse") == {
         better.key: "better",
         worse.key: "worse",
         unclear.key: "inside the noise",
@@ -85,7 +96,7 @@ def test_each_cell_has_the_verdict_that_its_difference_allows(store: ResultsStor
 def test_too_few_windows_for_their_overlap_are_not_tested(store: ResultsStore, save: Save) -> None:
     save(origin_spec(), NOISE[:59])
     short = save(memory_spec(), 0.9 * HARDER[:59])
-    assert verdicts(store.records(), store, "mse") == {short.key: "not tested"}
+    assert verdicts(store, "mse") == {short.key: "not tested"}
     assert "4.92 blocks" in render(significance_tables(store.records(), store, "mse"), "json")
 
 
@@ -131,8 +142,8 @@ def test_other_windows_and_other_levels_are_refused(store: ResultsStore, save: S
     text = render(significance_tables(store.records(), store, "crps"), "markdown")
     assert "Refused: ETTh1, H = 96: TS-Memory: scored on other windows than Origin." in text
     assert "LoRA: CRPS over other levels than Origin." in text
-    assert verdicts(store.records(), store, "crps") == {}
-    assert len(verdicts(store.records(), store, "mae")) == 1
+    assert verdicts(store, "crps") == {}
+    assert len(verdicts(store, "mae")) == 1
 
 
 def test_seeds_are_averaged_window_by_window_before_the_test(store: ResultsStore, save: Save) -> None:
@@ -146,7 +157,7 @@ def test_seeds_are_averaged_window_by_window_before_the_test(store: ResultsStore
     assert one.change.value == pytest.approx(-10, abs=0.01)
     assert np.mean(one.by_seed) == pytest.approx(-10, abs=0.01)
     assert np.std(one.by_seed) > 0.1
-    assert set(verdicts(store.records(), store, "mse").values()) == set(judged.verdicts)
+    assert set(verdicts(store, "mse").values()) == set(judged.verdicts)
 
 
 def test_methods_are_summed_up_over_data_sets(store: ResultsStore, save: Save) -> None:

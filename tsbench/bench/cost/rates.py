@@ -88,8 +88,7 @@ class Instant:
 
 def instantly(frozen: FrozenBackbone, width: int = 1) -> FrozenBackbone:
     """The same data with a backbone that takes no time, and nothing on disk."""
-    levels = getattr(frozen.backbone, "quantile_levels", ())
-    return replace(frozen, backbone=Instant(levels, width), directory=None)
+    return replace(frozen, backbone=Instant(frozen.backbone.quantile_levels, width), directory=None)
 
 
 def one_channel(task: Task) -> Task:
