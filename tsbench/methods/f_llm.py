@@ -16,7 +16,7 @@ from tsbench.choices import FLlmForm
 from tsbench.config import CellSpec, FLlmOptions, digest
 from tsbench.data.windows import WindowGrid, evenly_spaced, window_grid
 from tsbench.errors import TsbenchError
-from tsbench.methods.task import Fitted, SeriesTask, Task
+from tsbench.methods.task import Fitted, SeriesTask, Task, step_report
 from tsbench.models.f_llm.adapters import AdaptedDecoder
 from tsbench.models.f_llm.lipschitz import LipschitzConfig
 from tsbench.models.f_llm.observer import Observer
@@ -321,11 +321,6 @@ def train_stage(
     key = digest([trained.content_hash(), asdict(config), *content])[:32]
     device = resolve_device(spec.device)
 
-    def report_step(step: int, value: float) -> None:
-        task.stages.count("train", len(order(step - 1)))
-        if step % config.eval_every == 0:
-            task.progress(f"f-llm {stage.name}: step {step} of {config.max_steps}, loss {value:.4f}")
-
     with task.stages("train"):
         return task.train(
             model,
@@ -334,7 +329,7 @@ def train_stage(
             validate=validate,
             config=config,
             checkpoint_dir=task.artifacts / "f-llm" / f"{stage.name}-{key}",
-            on_progress=report_step,
+            on_progress=step_report(task, order, config.eval_every, f"f-llm {stage.name}"),
         )
 
 

@@ -11,7 +11,7 @@ from tsbench.config import digest
 from tsbench.data.pretraining import PretrainingWindows
 from tsbench.data.windows import evenly_spaced
 from tsbench.errors import TsbenchError
-from tsbench.methods.task import Fitted, Task
+from tsbench.methods.task import Fitted, Task, step_report
 from tsbench.metrics.quantile import pinball_loss
 from tsbench.training.loop import ShuffledBatches, TrainingConfig
 from tsbench.training.pretrain import window_loss
@@ -62,11 +62,6 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
     ]
     directory = task.artifacts / "flame" / digest(content)[:32]
 
-    def report_step(step: int, loss: float) -> None:
-        task.stages.count("train", len(order(step - 1)))
-        if step % profile.eval_every == 0:
-            task.progress(f"flame: step {step}, loss {loss:.4f}")
-
     with task.stages("train"):
         report = task.train(
             model,
@@ -75,7 +70,7 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
             validate=lambda network: _crps(network, stop),
             config=config,
             checkpoint_dir=directory,
-            on_progress=report_step,
+            on_progress=step_report(task, order, profile.eval_every, "flame"),
         )
     diagnostics = {
         "fine_tune_steps": float(report.best_step),

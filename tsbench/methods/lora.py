@@ -18,7 +18,7 @@ from tsbench.data.windows import WindowGrid, gather_targets
 from tsbench.errors import TsbenchError
 from tsbench.methods.fusion import predict_windows
 from tsbench.methods.pool import pooled_key, sources_of, split_numbers
-from tsbench.methods.task import Fitted, Source, Task
+from tsbench.methods.task import Fitted, Source, Task, step_report
 from tsbench.metrics.quantile import pinball_loss
 from tsbench.models.lora import adapted_copy, nearest_rank
 from tsbench.models.plugmem import PlugMemConfig, parameter_count
@@ -206,11 +206,6 @@ def _train(sources: Sequence[Source], rank: int, learning_rate: float) -> Candid
             np.concatenate([part.target for part in parts])[:, : backbone.block],
         )
 
-    def report_step(step: int, loss: float) -> None:
-        task.stages.count("train", len(order(step - 1)))
-        if step % config.eval_every == 0:
-            task.progress(f"lora at {learning_rate:g}: step {step}, loss {loss:.4f}")
-
     task.progress(f"lora: rank {rank}, at most {config.max_steps} steps at {learning_rate:g}")
     directory = task.artifacts / "lora" / key
     directory.mkdir(parents=True, exist_ok=True)
@@ -227,7 +222,7 @@ def _train(sources: Sequence[Source], rank: int, learning_rate: float) -> Candid
             ),
             config=config,
             checkpoint_dir=directory,
-            on_progress=report_step,
+            on_progress=step_report(task, order, config.eval_every, f"lora at {learning_rate:g}"),
         )
     parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     return Candidate(forecaster, learning_rate, parameters, report.best_step, report.best_score)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from tsbench.backbones.base import RollOut
-from tsbench.methods.ts_memory.retrieval import ChannelIndex, KnowledgeBase, Neighbours, level_shifts
+from tsbench.methods.ts_memory.retrieval import ChannelIndex, KnowledgeBase, Neighbours
 from tsbench.methods.ts_memory.teacher import future_quantiles, softmax_weights
 
 GRANULARITIES = (4, 2, 1)
@@ -99,7 +99,8 @@ class OnlineMemory:
         starts, distances = self.indices[channel].nearest(vectors, count)
         tail = min(self.tail, self.base.lookback)
         tails = torch.from_numpy(self.base.contexts(starts, channel, tail))
-        return Neighbours(starts, distances, level_shifts(query, tails, tail).numpy())
+        shifts = query[:, None, -tail:].mean(dim=-1) - tails.mean(dim=-1)  # TS-Memory, Eq. 5
+        return Neighbours(starts, distances, shifts.numpy())
 
 
 @dataclass(frozen=True, eq=False)

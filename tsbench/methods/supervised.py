@@ -13,7 +13,7 @@ from tsbench.backbones.base import RollOut, resolve_device
 from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.config import digest
 from tsbench.data.windows import WindowGrid, gather_contexts, window_grid
-from tsbench.methods.task import Fitted, Task
+from tsbench.methods.task import Fitted, Task, step_report
 from tsbench.training.loop import ShuffledBatches, TrainingConfig
 
 _VALUES_PER_CALL = 2**22
@@ -114,11 +114,7 @@ def _train(
         stop.stride,
     ]
 
-    def report_step(step: int, loss: float) -> None:
-        task.stages.count("train", len(order(step - 1)) * task.channels)
-        if step % epoch == 0:
-            task.progress(f"{architecture.name} at {learning_rate:g}: epoch {step // epoch}, loss {loss:.4f}")
-
+    name = f"{architecture.name} at {learning_rate:g}, {epoch} steps an epoch"
     with task.stages("train"):
         report = task.train(
             network.to(device),
@@ -127,7 +123,7 @@ def _train(
             validate=lambda model: _mean_error(model, task, stop),
             config=config,
             checkpoint_dir=task.artifacts / "supervised" / digest(content)[:32],
-            on_progress=report_step,
+            on_progress=step_report(task, order, epoch, name, task.channels),
         )
     return _Trained(network, learning_rate, report.best_step / epoch, report.best_score)
 

@@ -18,7 +18,7 @@ from tsbench.data.splits import Borders, Scaler, split_borders
 from tsbench.data.windows import Split, WindowGrid, window_grid
 from tsbench.metrics.fusion import FusionScores
 from tsbench.stages import Stages
-from tsbench.training.loop import Trainer, train
+from tsbench.training.loop import ShuffledBatches, Trainer, train
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +146,19 @@ class SeriesTask:
     progress: Callable[[str], None] = field(default=lambda line: None)
     stages: Stages = field(default_factory=Stages)
     train: Trainer = train
+
+
+def step_report(
+    task: Task | SeriesTask, order: ShuffledBatches, every: int, name: str, rows_per_item: int = 1
+) -> Callable[[int, float], None]:
+    """What a training calls after each step: counts the rows of the step, and tells the loss now and then."""
+
+    def report(step: int, loss: float) -> None:
+        task.stages.count("train", len(order(step - 1)) * rows_per_item)
+        if step % every == 0:
+            task.progress(f"{name}: step {step}, loss {loss:.4f}")
+
+    return report
 
 
 @dataclass(frozen=True, eq=False)

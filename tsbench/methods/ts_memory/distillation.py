@@ -16,7 +16,7 @@ from tsbench.choices import TimingPrecision
 from tsbench.config import TsMemoryOptions
 from tsbench.methods.fusion import fusion_curve
 from tsbench.methods.pool import pooled_key, split_numbers
-from tsbench.methods.task import Source
+from tsbench.methods.task import Source, step_report
 from tsbench.methods.ts_memory.losses import RECIPES, distillation_loss
 from tsbench.methods.ts_memory.teacher import Teacher
 from tsbench.methods.ts_memory.teaching import teacher_content, train_windows
@@ -114,11 +114,6 @@ def train_plugmem(
 
     order = ShuffledBatches(sum(pairs), batch_size, spec.seed)
 
-    def report_step(step: int, loss: float) -> None:
-        task.stages.count("train", len(order(step - 1)))
-        if step % config.eval_every == 0:
-            task.progress(f"plugmem: step {step}, loss {loss:.4f}")
-
     task.progress(f"plugmem: training on {sum(pairs)} pairs, at most {config.max_steps} steps")
     directory = plugmem_directory(sources, options)
     directory.mkdir(parents=True, exist_ok=True)
@@ -142,7 +137,7 @@ def train_plugmem(
             validate,
             config,
             directory,
-            report_step,
+            step_report(task, order, config.eval_every, "plugmem"),
         )
     return network, report
 

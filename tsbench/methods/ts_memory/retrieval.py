@@ -87,11 +87,6 @@ class Neighbours:
     shifts: NDArray[np.float32]
 
 
-def level_shifts(query: torch.Tensor, contexts: torch.Tensor, tail: int) -> torch.Tensor:
-    """Mean of the last m steps of the query [M, L] less that of each context [M, K, L]: [M, K] (Eq. 5)."""
-    return query[:, None, -tail:].mean(dim=-1) - contexts[..., -tail:].mean(dim=-1)
-
-
 def exclusion_zone(options: TeacherOptions, lookback: int, horizon: int) -> int:
     """Smallest |Δt| in steps at which a train window may be the neighbour of a train query.
 
@@ -113,7 +108,7 @@ class ChannelIndex:
     """
 
     def __init__(self, base: KnowledgeBase, channel: int, on_gpu: bool = False, metric: Metric = "euclidean"):
-        self._base, self._channel, self._on_gpu, self._metric = base, channel, on_gpu, metric
+        self._base, self._on_gpu, self._metric = base, on_gpu, metric
         self._embeddings = np.ascontiguousarray(base.embeddings[:, channel])
         self._contexts = torch.from_numpy(base.scaled[:, channel].copy()).unfold(0, base.lookback, 1)
 
@@ -203,7 +198,6 @@ class ChannelIndex:
         The unit of the softmax temperature: embedding distances mean something else for every encoder.
         """
         sample = np.linspace(0, len(self._base.starts) - 1, _SCALE_QUERIES).astype(np.int64)
-        embeddings = np.ascontiguousarray(self._base.embeddings[sample, self._channel])
         starts, embeddings = self._base.starts[sample], self._embeddings[sample]
         found = self._candidates(starts, embeddings, self._pool(starts, options.pool, zone), zone)
         distances = self._distances(embeddings, found)
