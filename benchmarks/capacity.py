@@ -158,8 +158,8 @@ def _jobs(backbone: str) -> list[list[float]]:
             for method in METHODS
             for horizon in HORIZONS
         ]
-        operations, _, size = cost(specs)
-        forward += [operations / 8] * 8
+        passes, _, size = cost(specs)
+        forward += [passes / 8] * 8
         memories += [cost([spec])[1] for spec in specs if spec.method == "ts-memory"]
         adapters += [cost([spec])[1] for spec in specs if spec.method == "lora"]
         sizes.append(size)

@@ -24,6 +24,7 @@ from tsbench.bench.records import Record
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec
 from tsbench.metrics.bootstrap import disjoint_block, relative_change
+from tsbench.report.labels import spread
 
 FORMS = ("open-loop", "closed-loop", "lora", "mlp", "fpt")
 HEADINGS = ("open loop", "closed loop", "LoRA, open loop", "MLP, closed loop", "FPT")
@@ -55,11 +56,7 @@ def grouped(results: Path) -> dict[tuple[str, int, str], Rows]:
 
 def scores(records: list[Record], metric: str, digits: int) -> str:
     """Mean over seeds, with the standard deviation where there are several."""
-    values = [record.metrics[metric] for record in records]
-    if not values:
-        return "–"
-    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{spread}"
+    return spread([record.metrics[metric] for record in records], f".{digits}f")
 
 
 def feedback(rows: Rows) -> str:

@@ -157,10 +157,6 @@ class ResultsStore:
                 found.append(Failure(**content | {"spec": CellSpec.model_validate(content["spec"])}))
         return found
 
-    def size_bytes(self) -> int:
-        """Bytes of all files under the root."""
-        return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file())
-
     def _record_files(self) -> list[Path]:
         return sorted(self.root.glob("records/*/*.parquet"))
 

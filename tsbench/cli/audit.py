@@ -159,13 +159,14 @@ def _audit_data(
     horizon: int | None,
     mirror: Path | None,
 ) -> "Audit":
-    from tsbench.bench.audit.data import audit_datasets, read_any_csv
+    from tsbench.bench.audit.data import audit_datasets
     from tsbench.data.catalog import CollectionEntry, resolve
     from tsbench.data.download import download
     from tsbench.data.load import load_collection, load_dataset
     from tsbench.data.paths import default_data_dir, find_mirror
     from tsbench.data.plugins import load_plugins
     from tsbench.data.splits import parse_split
+    from tsbench.data.user_csv import read_any_csv
 
     catalogued, others = load_plugins(names)
     datasets, collections, files = [*others.values()], [], {}

@@ -35,12 +35,22 @@ def read_user_csv(path: Path, freq: str, split: SplitRule) -> Dataset:
         TsbenchError: The file, the frequency or the split does not do; the message says where and why.
     """
     step = _step_seconds(freq)
-    table = read_long_csv(path)
-    repeated = sorted({name for name in table.channels if table.channels.count(name) > 1})
+    dataset = read_any_csv(path, freq, split)
+    repeated = sorted({name for name in dataset.channels if dataset.channels.count(name) > 1})
     if repeated:
         raise TsbenchError(f"{path} has several columns named '{repeated[0]}'; give each its own name")
+    _check_times(path, dataset.timestamps, freq, step)
+    return dataset
+
+
+def read_any_csv(path: Path, freq: str, split: SplitRule) -> Dataset:
+    """Read a file as `read_user_csv` does, whatever its times and the names of its columns, for an audit.
+
+    Raises:
+        TsbenchError: The file cannot be read, has missing values, or does not fit the split.
+    """
+    table = read_long_csv(path)
     borders = split_borders(split, len(table.values))
-    _check_times(path, table.timestamps, freq, step)
     table.values.setflags(write=False)
     longest = min(end - begin for begin, end in (borders.val, borders.test))
     return Dataset(

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,7 @@ def disjoint_block(starts: NDArray[np.int64], horizon: int) -> int:
     return next(apart, len(starts))
 
 
+@lru_cache(maxsize=1)  # methods are compared on the same windows, one after the other
 def moving_block_weights(windows: int, block: int) -> NDArray[np.float64]:
     """How often each window is drawn in each resample, as shares.
 
@@ -56,7 +58,7 @@ def moving_block_weights(windows: int, block: int) -> NDArray[np.float64]:
         block: Windows in a block, l; 1 = the ordinary bootstrap.
 
     Returns:
-        [2000, W] float64, rows summing to 1; [1, W] of NaN where W < 2 l.
+        [2000, W] float64, read-only, rows summing to 1; [1, W] of NaN where W < 2 l.
 
     Source: Künsch (1989), doi:10.1214/aos/1176347265.
     """
@@ -65,7 +67,9 @@ def moving_block_weights(windows: int, block: int) -> NDArray[np.float64]:
     generator = np.random.default_rng(_SEED)
     first = generator.integers(0, windows - block + 1, (_DRAWS, -(-windows // block)))
     drawn = (first[:, :, None] + np.arange(block)).reshape(_DRAWS, -1)[:, :windows]
-    return np.stack([np.bincount(row, minlength=windows) for row in drawn]) / windows
+    weights = np.stack([np.bincount(row, minlength=windows) for row in drawn]) / windows
+    weights.setflags(write=False)
+    return weights
 
 
 def median_interval(values: NDArray[np.floating]) -> Interval:

@@ -49,10 +49,11 @@ def diebold_mariano(
 
     F being `small_sample_factor`. The lags are M = 3 l, where windows l apart share no target: with M = l
     Bartlett's weights miss a third of the variance of windows that share their targets. Student's t has
-    1.5 W / (M + 1) degrees of freedom, which are those of a variance with these weights. On moving averages
-    over l steps without any difference, in 20,000 draws of 14, 29 and 119 blocks, p < 0.05 came in 4.8, 5.3
-    and 6.0 %, p < 0.001 in 0.07, 0.14 and 0.17 %; with W - 1 degrees, 0.3 to 1.2 %. With fewer blocks it is
-    cautious (0.8 % at 5). Dependence beyond 3 l is not covered.
+    1.5 W / (M + 1) degrees of freedom, which are those of a variance with these weights. On moving sums over
+    l steps without any difference, in 20,000 draws of 14, 29 and 119 blocks (`benchmarks/dm_size.py`),
+    p < 0.05 came in 4.6, 5.4 and 6.2 %, p < 0.001 in 0.07, 0.14 and 0.18 %; with W - 1 degrees, in 8.3, 7.4
+    and 6.7 %, and 1.15, 0.64 and 0.24 %. With fewer blocks it is cautious (0.7 % at 5). Dependence beyond
+    3 l is not covered.
 
     Args:
         errors: [W], windows in time order.

@@ -11,7 +11,7 @@ from tsbench.bench.store import ResultsStore
 from tsbench.metrics.bootstrap import Interval
 from tsbench.report.cells import Cell, Table
 from tsbench.report.comparisons import Comparison, Family, Metric, control, interval_text, same_cell
-from tsbench.report.labels import ALPHA, MISSING, spread
+from tsbench.report.labels import ALPHA, MISSING, is_transfer, spread
 from tsbench.report.published import published
 from tsbench.report.standing import mean_change
 
@@ -41,7 +41,7 @@ class Claim:
 
 
 def claims(judged: Family, store: ResultsStore, metric: Metric) -> list[Claim]:
-    """TS-Memory as proposed, cell by cell; modules carried from elsewhere are left out.
+    """TS-Memory as proposed, cell by cell; ablations and modules carried from elsewhere are left out.
 
     Args:
         judged: A suite's comparisons with Origin.
@@ -51,10 +51,10 @@ def claims(judged: Family, store: ResultsStore, metric: Metric) -> list[Claim]:
     """
     found = []
     for one in judged.comparisons:
-        row = one.ours.row
-        twin = control(same_cell(row.spec))
-        if row.spec.method != "ts-memory" or row.spec.plugmem_from or row.spec.train_dataset or twin is None:
+        row, options = one.ours.row, one.ours.row.spec.options
+        if options is None or options.ablation != "none" or is_transfer(row.spec):
             continue
+        twin = control(same_cell(row.spec))
         curves = [loaded.curves for r in row.records if (loaded := store.load(r.key)) and loaded.curves]
         best = [int(np.argmin(curve.test[metric])) for curve in curves]
         changes = [

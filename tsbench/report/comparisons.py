@@ -280,21 +280,6 @@ def verdict(comparison: Comparison, p_holm: float) -> Verdict:
     return "inside the noise"
 
 
-def verdicts(records: Iterable[Record], store: ResultsStore, metric: Metric) -> dict[str, Verdict]:
-    """Whether each adapted cell differs from its backbone alone, by the key of its record.
-
-    All seeds of a cell have its verdict; a cell that is not compared has none. Arguments and errors as for
-    `suites`; the verdicts are corrected for all comparisons of the cell's suite.
-    """
-    return {
-        record.key: found
-        for suite in suites(records, store, metric)
-        for judged in [family(suite, "origin")[0]]
-        for comparison, found in zip(judged.comparisons, judged.verdicts, strict=True)
-        for record in comparison.ours.row.records
-    }
-
-
 def _reference(ours: Scored, setting: Setting, against: Reference) -> Scored | None:
     """What a row is compared with; None where there is nothing."""
     if against == "control":

@@ -52,6 +52,11 @@ _ROLLOUTS = {
 }
 
 
+def is_transfer(spec: CellSpec) -> bool:
+    """Whether a cell learned from other data, or for another backbone, than it is scored on."""
+    return bool(spec.train_dataset or spec.plugmem_from)
+
+
 def is_leak(spec: CellSpec) -> bool:
     """Whether something was chosen on the test split."""
     return spec.options is not None and spec.options.alpha_policy == "oracle"

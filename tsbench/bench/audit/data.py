@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 from tsbench.bench.audit.findings import Audit, Ledger, Severity
 from tsbench.bench.audit.repeat_last import RepeatLast, constant_spans, repeat_last
 from tsbench.data.dataset import Dataset, SeriesCollection
-from tsbench.data.readers import read_long_csv
-from tsbench.data.splits import SplitRule, split_borders
-from tsbench.data.user_csv import default_season
+from tsbench.data.splits import split_borders
 from tsbench.data.windows import window_grid
 
 BASELINE = "repeat-last is scored"
@@ -42,7 +40,8 @@ def audit_datasets(
         datasets: Long data sets.
         collections: Collections of short series (M3, M4).
         files: Source files of long data sets, by name, for what reading them hides.
-        horizon: Steps H of the windows that scores are given for; None takes each data set's first.
+        horizon: Steps H of the windows that scores are given for; None takes each data set's first, or 96,
+            shortened to what its rows allow.
     """
     ledger = Ledger()
     for dataset in datasets:
@@ -54,40 +53,16 @@ def audit_datasets(
     return ledger.audit()
 
 
-def read_any_csv(path: Path, freq: str, split: SplitRule) -> Dataset:
-    """Read a user's file as `tsbench run --csv` does, but accept times that repeat, go back or leave gaps.
-
-    Raises:
-        TsbenchError: The file cannot be read, has missing values, or does not fit the split.
-    """
-    table = read_long_csv(path)
-    borders = split_borders(split, len(table.values))
-    longest = min(borders.test[1] - borders.test[0], borders.train[1] // 2)
-    return Dataset(
-        name=f"csv-{path.stem}",
-        values=table.values,
-        timestamps=table.timestamps,
-        channels=table.channels,
-        freq=freq,
-        season=default_season(freq),
-        split=split,
-        horizons=(min(_HORIZON, longest),),
-        sha256="",
-    )
-
-
 def audit_dataset(dataset: Dataset, ledger: Ledger, horizon: int | None = None) -> None:
     """Look for defects of one long data set.
 
     Raises:
         TsbenchError: The horizon does not fit its splits.
     """
-    asked = horizon or dataset.horizons[0]
+    asked = horizon or _first_horizon(dataset)
     plain = repeat_last(dataset, dataset.values, asked, _LOOKBACK)
-    group, setting = (
-        dataset.name,
-        f"{len(plain.grid.starts)} test windows, H = {asked}, L = {plain.grid.lookback}",
-    )
+    group = dataset.name
+    setting = f"{len(plain.grid.starts)} test windows, H = {asked}, L = {plain.grid.lookback}"
     ledger.find("note", BASELINE, group, "repeat-last", f"{setting}: {plain.scores()}.", 0)
     _audit_times(dataset, plain, group, ledger)
     _audit_sentinels(dataset, plain, group, ledger)
@@ -100,6 +75,12 @@ def audit_dataset(dataset: Dataset, ledger: Ledger, horizon: int | None = None) 
         ledger.find("note", UNUSED, group, "rows", text, unused)
     if dataset.freq in ("1D", "D"):
         _audit_weekdays(dataset, group, ledger)
+
+
+def _first_horizon(dataset: Dataset) -> int:
+    borders = split_borders(dataset.split, len(dataset.values))
+    first = dataset.horizons[0] if dataset.horizons else _HORIZON
+    return min(first, borders.test[1] - borders.test[0], borders.train[1] // 2)
 
 
 def _audit_times(dataset: Dataset, plain: RepeatLast, group: str, ledger: Ledger) -> None:

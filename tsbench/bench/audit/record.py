@@ -18,7 +18,6 @@ from tsbench.data.splits import Scaler
 from tsbench.data.windows import window_grid
 from tsbench.methods.task import Task, make_task
 from tsbench.methods.ts_memory.teaching import train_windows
-from tsbench.metrics.fusion import FusionScores
 
 SELECTION = "fusion weight chosen where the record says"
 SCORES = "scores are those of the fusion weight and of the windows"
@@ -113,47 +112,42 @@ def _audit_selection(record: Record, ledger: Ledger) -> None:
     ledger.look(SELECTION)
     options = record.spec.options
     policy, criterion = (options.alpha_policy, options.alpha_criterion) if options else ("val", "crps")
-    curves, where = record.curves, (SELECTION, group_of(record), cell_of(record))
-    if curves is None:
-        text = f"it fuses with weight {record.alpha:g} and stores no curves, so what chose it cannot be told."
-        ledger.find("note", *where, text)
-        return
-    by_val, by_test = (_best(curves, split, criterion) for split in ("val", "test"))
-    if policy == "oracle":
-        cost = getattr(_scores(curves, "test"), criterion)
-        gain = _at(curves, cost, by_val) / _at(curves, cost, by_test) - 1
-        ledger.find(
-            "declared leak",
-            *where,
-            f"its weight {record.alpha:g} was chosen on the test split, as stated; validation has "
-            f"{by_val:g}, whose {criterion.upper()} is {100 * gain:.2f} % higher.",
+    name, where = criterion.upper(), (SELECTION, group_of(record), cell_of(record))
+    curves = record.curves
+    if curves is None or np.isnan([curves.val[criterion], curves.test[criterion]]).any():
+        text = (
+            f"it fuses with weight {record.alpha:g} and stores no {name} by weight, so what chose it cannot"
         )
-    elif record.alpha == by_val:
+        ledger.find("note", *where, f"{text} be told.")
         return
+    by_val, by_test = (
+        float(curves.alpha[np.argmin(split[criterion])]) for split in (curves.val, curves.test)
+    )
+    split, stated = ("test", by_test) if policy == "oracle" else ("validation", by_val)
+    if record.alpha == stated:
+        if policy == "oracle":
+            cost = curves.test[criterion]
+            gain = _at(curves, cost, by_val) / _at(curves, cost, by_test) - 1
+            ledger.find(
+                "declared leak",
+                *where,
+                f"its weight {record.alpha:g} was chosen on the test split, as stated; validation has "
+                f"{by_val:g}, whose {name} is {100 * gain:.2f} % higher.",
+            )
     elif record.alpha == by_test:
         ledger.find(
             "leak",
             *where,
             f"its weight {record.alpha:g} is the best on the test curve; the validation curve, which it says "
-            f"chose it, has {by_val:g} ({criterion.upper()}).",
+            f"chose it, has {by_val:g} ({name}).",
         )
     else:
         ledger.find(
             "unfair",
             *where,
-            f"its weight {record.alpha:g} is the best neither on the validation curve ({by_val:g}) nor on "
-            f"the test curve ({by_test:g}).",
+            f"its weight {record.alpha:g} is not the best on the {split} curve, which it says chose it and "
+            f"which has {stated:g} ({name}).",
         )
-
-
-def _scores(curves: FusionCurves, split: str) -> FusionScores:
-    return FusionScores(alpha=curves.alpha, **getattr(curves, split))
-
-
-def _best(curves: FusionCurves, split: str, criterion: str) -> float:
-    scores = _scores(curves, split)
-    named = {"crps": scores.crps, "mae": scores.mae, "mse": scores.mse}[criterion]
-    return float(curves.alpha[np.argmin(named)])
 
 
 def _at(curves: FusionCurves, values: NDArray[np.float64], alpha: float) -> float:

@@ -34,13 +34,10 @@ class RepeatLast:
         if kept is not None and not kept.any():
             return "no window"
         mse, mae = (
-            float(errors[kept].mean() if kept is not None else errors.mean()) for errors in self._pair
+            float(errors[kept].mean() if kept is not None else errors.mean())
+            for errors in (self.mse, self.mae)
         )
         return f"MSE {mse:.6f}, MAE {mae:.6f}"
-
-    @property
-    def _pair(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return self.mse, self.mae
 
     def touched(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Windows [W] whose context or target holds one of the rows."""

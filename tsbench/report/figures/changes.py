@@ -7,8 +7,8 @@ import numpy as np
 
 from tsbench.choices import PlugMemSizeName
 from tsbench.report.figures.canvas import COLUMN, GREY, PAGE, legend_below, line_styles, sheet
-from tsbench.report.figures.settings import Panel, Results, Study, is_transfer, mean_score, studies
-from tsbench.report.labels import method_label
+from tsbench.report.figures.settings import Panel, Results, Study, mean_score, studies
+from tsbench.report.labels import is_transfer, method_label
 from tsbench.report.tables import Row
 
 if TYPE_CHECKING:

@@ -10,8 +10,14 @@ import numpy as np
 
 from tsbench.bench.records import Details, Record
 from tsbench.bench.store import ResultsStore, file_name
-from tsbench.config import CellSpec
-from tsbench.report.labels import backbone_label, is_baseline, is_leak, method_label, of_collection
+from tsbench.report.labels import (
+    backbone_label,
+    is_baseline,
+    is_leak,
+    is_transfer,
+    method_label,
+    of_collection,
+)
 from tsbench.report.tables import Row, comparable_rows
 
 if TYPE_CHECKING:
@@ -141,11 +147,6 @@ def studies(records: Iterable[Record], *, transfers: bool = False) -> list[Study
         for backbone, own in by_backbone.items():
             found[dataset, lookback, profile, backbone].append(Panel(horizon, (*own, *baselines)))
     return [Study(*place, panels=tuple(panels)) for place, panels in found.items()]
-
-
-def is_transfer(spec: CellSpec) -> bool:
-    """Whether a cell learned from other data, or for another backbone, than it is scored on."""
-    return bool(spec.train_dataset or spec.plugmem_from)
 
 
 def _size(rows: list[Row]) -> tuple[int, int]:
