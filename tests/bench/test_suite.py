@@ -5,7 +5,7 @@ from hatchling.builders.wheel import WheelBuilder
 
 from tsbench.bench.grid import default_settings
 from tsbench.bench.plan import SuiteCell, absent_cells, expand
-from tsbench.bench.suite import Suite, load_suite, on_backbone, restricted, shipped_suites
+from tsbench.bench.suite import Suite, load_suite, on_backbones, restricted, shipped_suites
 from tsbench.config import PROFILES
 from tsbench.data.catalog import find_collection
 from tsbench.errors import TsbenchError
@@ -187,7 +187,7 @@ def test_a_suite_is_restricted_to_some_of_its_data_sets() -> None:
 
 
 def test_another_backbone_takes_the_place_of_the_frozen_ones_alone() -> None:
-    suite = on_backbone(load_suite("f-llm-table8"), "smollm2")
+    suite = on_backbones(load_suite("f-llm-table8"), ["smollm2"])
     backbones = {(cell.spec.method, cell.spec.backbone) for cell in cells_of(suite)}
     supervised = {("supervised", name) for name in ("itransformer", "dlinear", "patchtst", "timesnet")}
     assert backbones == supervised | {("f-llm", "smollm2")}
@@ -197,8 +197,36 @@ def test_another_backbone_takes_the_place_of_the_frozen_ones_alone() -> None:
 
 
 def test_memory_modules_carried_between_backbones_are_absent_on_one_backbone() -> None:
-    suite = on_backbone(load_suite("ts-memory-table13"), "flame-small")
+    suite = on_backbones(load_suite("ts-memory-table13"), ["flame-small"])
     assert len({cell.spec for cell in cells_of(suite)}) == 2 * 7 * 4
     [(reason, count)] = absent_cells(suite).items()
     assert reason == "a memory module carried between backbones; --backbone flame-small leaves one"
     assert count == 7 * 4
+
+
+def test_between_two_backbones_memory_modules_go_both_ways() -> None:
+    suite = on_backbones(load_suite("ts-memory-table14"), ["flame-small", "fracast"])
+    found = {
+        (spec.method, spec.backbone, spec.plugmem_from, cell.label.backbone, cell.label.variant)
+        for cell in cells_of(suite)
+        for spec in [cell.spec]
+    }
+    assert found == {
+        ("origin", "fracast", None, "fracast", "block=flame-small-plugmem"),
+        ("ts-memory", "fracast", "flame-small", "fracast", "plugmem-from=flame-small"),
+        ("origin", "flame-small", None, "flame-small", "block=fracast-plugmem"),
+        ("ts-memory", "flame-small", "fracast", "flame-small", "plugmem-from=fracast"),
+    }
+    assert not absent_cells(suite)
+
+
+def test_a_module_of_one_size_goes_to_all_the_other_backbones() -> None:
+    names = ["fracast", "flame-small", "chronos-bolt-tiny"]
+    suite = on_backbones(load_suite("ts-memory-table13"), names)
+    specs = [cell.spec for cell in cells_of(suite)]
+    assert {spec.backbone for spec in specs if spec.method == "origin"} == set(names)
+    assert {(spec.backbone, spec.plugmem_from) for spec in specs if spec.method == "ts-memory"} == {
+        ("fracast", None),
+        ("flame-small", "fracast"),
+        ("chronos-bolt-tiny", "fracast"),
+    }

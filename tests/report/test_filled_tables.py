@@ -41,7 +41,7 @@ def cell_records(scores: Mapping[tuple[str, int], float], **fields: Any) -> list
 
 
 def on_flame(name: str, records: Iterable[Record], **asked: Any) -> Table:
-    return table_of(name, records, backbone="flame-small", **asked)
+    return table_of(name, records, **{"backbones": ["flame-small"]} | asked)
 
 
 def row_of(table: Table, *labels: str) -> dict[str, Cell]:
@@ -259,6 +259,24 @@ def test_on_another_backbone_carried_modules_are_absent_and_nothing_published_is
     assert table.title.endswith(" · on flame-small")
 
 
+def test_on_two_backbones_each_halfs_module_is_on_the_other() -> None:
+    there = memory_spec(backbone="fracast", plugmem_from="flame-small")
+    back = memory_spec(backbone="flame-small", plugmem_from="fracast")
+    records = [make_record(there, 0.3), make_record(back, 0.2)]
+    table = on_flame("ts-memory/14", records, backbones=["flame-small", "fracast"])
+    row = row_of(table, "ETTh1", "96")
+    assert row["flame-small-PlugMem fracast TS-Memory MSE"].text == "0.3000"
+    assert row["fracast-PlugMem flame-small TS-Memory MSE"].text == "0.2000"
+    assert [heading for heading in row if heading.endswith("MSE")] == [
+        "flame-small-PlugMem fracast Origin MSE",
+        "flame-small-PlugMem fracast TS-Memory MSE",
+        "fracast-PlugMem flame-small Origin MSE",
+        "fracast-PlugMem flame-small TS-Memory MSE",
+    ]
+    with pytest.raises(TsbenchError, match="ts-memory/3 has no place for several backbones"):
+        on_flame("ts-memory/3", records, backbones=["flame-small", "fracast"])
+
+
 def test_deviations_from_the_paper_are_percent_of_its_figure() -> None:
     spec = CellSpec(method="origin", backbone="chronos-bolt-base", dataset="ETTh1", horizon=96)
     table = table_of("ts-memory/10", [make_record(spec, 0.42)], with_published=True)
@@ -320,7 +338,7 @@ def test_a_table_that_nothing_fills_says_what_to_do() -> None:
     ):
         table_of("ts-memory/3")
     with pytest.raises(TsbenchError, match="unknown backbone 'flame-smal'"):
-        table_of("ts-memory/3", backbone="flame-smal")
+        table_of("ts-memory/3", backbones=["flame-smal"])
     with pytest.raises(TsbenchError, match="unknown table 'ts-memory/7'"):
         find_layout("ts-memory/7")
 

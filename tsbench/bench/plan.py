@@ -9,7 +9,7 @@ from tsbench.bench.checks import obstacles
 from tsbench.bench.grid import Options, Settings, cells
 from tsbench.bench.mistakes import Mistakes
 from tsbench.bench.runner import Bench
-from tsbench.bench.suite import Rows, Suite, load_suite, on_backbone, restricted
+from tsbench.bench.suite import Rows, Suite, load_suite, on_backbones, restricted
 from tsbench.config import CellSpec
 from tsbench.data.catalog import find_collection
 from tsbench.data.plugins import load_plugins
@@ -77,7 +77,7 @@ def plan_suite(
         bench: Where results are and go; gets the data sets of other packages.
         which: As for `load_suite`.
         only: As for `restricted`.
-        backbone: Takes the place of the suite's, as for `on_backbone`; None keeps those.
+        backbone: Takes the place of the suite's, as for `on_backbones`; None keeps those.
         settings: As for `expand`.
         **common: Further arguments of `expand`.
 
@@ -86,7 +86,7 @@ def plan_suite(
     """
     suite = restricted(load_suite(which), only)
     if backbone is not None:
-        suite = on_backbone(suite, backbone)
+        suite = on_backbones(suite, (backbone,))
     bench.own_data.update(load_plugins(suite.every_dataset())[1])
     found = expand(suite, settings=settings, own_data=bench.own_data, **common)
     keys = {cell.spec: bench.key(cell.spec) for cell in found}

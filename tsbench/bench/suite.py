@@ -1,7 +1,7 @@
 """Suites: the cells of a published table, named in a TOML file."""
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
@@ -193,31 +193,63 @@ def restricted(suite: Suite, only: Iterable[str]) -> Suite:
     )
 
 
-def on_backbone(suite: Suite, backbone: str) -> Suite:
-    """The same table on another backbone, which no published figure compares with.
+def on_backbones(suite: Suite, backbones: Sequence[str]) -> Suite:
+    """The same table on other backbones, which no published figure compares with.
 
-    Supervised rows keep their architecture. Rows whose memory module comes from another backbone are absent.
+    Supervised rows keep their architecture. Of several backbones the first takes the place of the first one
+    that a memory module is carried from, the second that of the second; a module goes to all the others. What
+    is carried from further ones, or would be from a single one, is absent.
+
+    Args:
+        suite: The table.
+        backbones: Registered names, one or more, each once.
     """
+    carried = [row.plugmem_from for row in suite.rows if row.plugmem_from is not None]
+    donors = dict(zip(dict.fromkeys(carried), backbones if len(backbones) > 1 else (), strict=False))
     rows = []
     absent = list(suite.absent)
     for row in suite.rows:
-        if row.plugmem_from is not None:
-            reason = f"a memory module carried between backbones; --backbone {backbone} leaves one"
-            absent.append(
+        if row.plugmem_from is not None and row.plugmem_from not in donors:
+            reason = f"a memory module carried between backbones; --backbone {' '.join(backbones)} leaves "
+            absent += [
                 Absent(
                     methods=(row.method,),
                     backbone=backbone,
                     variant=row.printed.variant,
                     datasets=row.datasets,
-                    reason=reason,
+                    reason=reason + ("one" if len(backbones) == 1 else "none for it"),
                 )
-            )
+                for backbone in backbones
+            ]
         elif row.method == "supervised":
             rows.append(row)
         else:
-            printed = row.printed.model_copy(update={"backbone": backbone})
-            rows.append(row.model_copy(update={"backbones": (backbone,), "printed": printed}))
+            rows.append(_moved(row, backbones, donors))
     return suite.model_copy(update={"rows": tuple(rows), "absent": tuple(absent)})
+
+
+def _moved(row: Rows, backbones: Sequence[str], donors: Mapping[str, str]) -> Rows:
+    """A row on other backbones: of donors alone on theirs, about one donor's module on all but that donor."""
+    variant, taken = row.printed.variant, tuple(backbones)
+    if donors and set(row.backbones) <= donors.keys():
+        taken = tuple(donors[name] for name in row.backbones)
+    for theirs, ours in donors.items():
+        if {f"plugmem-from={theirs}", f"block={module_name(theirs)}"} & set(variant.split(";")):
+            taken = tuple(name for name in backbones if name != ours)
+            variant = variant.replace(f"plugmem-from={theirs}", f"plugmem-from={ours}")
+            variant = variant.replace(f"block={module_name(theirs)}", f"block={module_name(ours)}")
+    return row.model_copy(
+        update={
+            "backbones": taken,
+            "plugmem_from": row.plugmem_from and donors[row.plugmem_from],
+            "printed": row.printed.model_copy(update={"backbone": None, "variant": variant}),
+        }
+    )
+
+
+def module_name(donor: str) -> str:
+    """What the half of a table about one backbone's memory module is called, as in `Printed.variant`."""
+    return f"{donor.removesuffix('-base')}-plugmem"
 
 
 def _find(which: str, folder: Path) -> Path:

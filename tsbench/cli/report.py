@@ -39,8 +39,12 @@ def report(
         typer.Option(help="Published table to fill with our figures, such as ts-memory/3; repeat for more."),
     ] = [],
     backbone: Annotated[
-        str | None, typer.Option(help="With --table: takes the place of the paper's frozen backbones.")
-    ] = None,
+        list[str],
+        typer.Option(
+            help="With --table: takes the place of the paper's frozen backbones. Several may follow: modules "
+            "of the first are carried to the others, then those of the second."
+        ),
+    ] = [],
     with_published: Annotated[
         bool,
         typer.Option("--with-published", help="Put what papers print below our rows, marked as published."),
@@ -84,7 +88,7 @@ def report(
     store = ResultsStore(results)
     if significance and (latency or summary or with_published or table):
         raise TsbenchError("--significance goes without --summary, --table, --with-published and --latency")
-    if backbone is not None and not table:
+    if backbone and not table:
         raise TsbenchError("--backbone goes with --table; use --select backbone=NAME, or add --table")
     if table:
         if summary or latency:
@@ -115,7 +119,7 @@ def report(
 
 
 def _paper_tables(
-    store: "ResultsStore", names: list[str], expression: str, backbone: str | None, with_published: bool
+    store: "ResultsStore", names: list[str], expression: str, backbones: list[str], with_published: bool
 ) -> "list[Table]":
     from tsbench.bench.latency_records import load_measurements
     from tsbench.report.layout import find_layout
@@ -131,7 +135,7 @@ def _paper_tables(
         records=select(store.records(), expression),
         failures=select(store.failures(), expression),
         measurements=load_measurements(store.root) if timed else (),
-        backbone=backbone,
+        backbones=backbones,
         with_published=with_published,
     )
 

@@ -108,12 +108,12 @@ def fill_scores(
     return Filling(figures | _averages(layout, figures), (*_as_run(rows), *method_notes(used)))
 
 
-def fill_timings(layout: Layout, backbone: str | None, measurements: Iterable[Measurement]) -> Filling:
+def fill_timings(layout: Layout, backbones: Sequence[str], measurements: Iterable[Measurement]) -> Filling:
     """Fill a table of timings; of several measurements of a data set and horizon the one with most methods.
 
     Args:
         layout: The table.
-        backbone: Takes the place of the paper's; None keeps that.
+        backbones: Take the place of the paper's; none keeps that.
         measurements: What was timed; whole evaluations and single calls are told apart.
     """
     whole_evaluations = "total_s" in layout.metrics
@@ -123,7 +123,7 @@ def fill_timings(layout: Layout, backbone: str | None, measurements: Iterable[Me
         if (spec.batch is None) == whole_evaluations:
             found[spec.backbone, spec.dataset, str(spec.horizon)] = measured
     figures = {}
-    for place in timing_places(layout, backbone):
+    for place in timing_places(layout, backbones):
         chosen = found.get((place.backbone, place.dataset, place.horizon))
         for metric in layout.metrics:
             figures[place, metric] = _cost(chosen, place.method, metric)

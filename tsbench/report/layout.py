@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Literal
 
 from tsbench.bench.plan import Label, expand
-from tsbench.bench.suite import Suite, load_suite, on_backbone
+from tsbench.bench.suite import Suite, load_suite, module_name, on_backbones
 from tsbench.config import CellSpec, FLlmOptions, TsMemoryOptions
 from tsbench.registry import unknown_name
 from tsbench.report.published import Published, published
@@ -150,7 +150,7 @@ def score_places(suite: Suite) -> dict[Place, tuple[CellSpec, ...] | str]:
     Averages are left out: they are made of the places of `averaged`.
 
     Args:
-        suite: That of the table, on the paper's backbones or on another one.
+        suite: That of the table, on the paper's backbones or on others.
     """
     settings: dict[str, list[TsMemoryOptions | FLlmOptions]] = {
         "ts-memory": [TsMemoryOptions()],
@@ -173,18 +173,27 @@ def score_places(suite: Suite) -> dict[Place, tuple[CellSpec, ...] | str]:
     return {**absent, **{place: tuple(dict.fromkeys(specs)) for place, specs in cells.items()}}
 
 
-def layout_suite(layout: Layout, backbone: str | None) -> Suite | None:
-    """The cells of a table of scores, on another backbone if one is given; None for a table of timings."""
+def layout_suite(layout: Layout, backbones: Sequence[str]) -> Suite | None:
+    """The cells of a table of scores, on other backbones if some are given; None for a table of timings."""
     if layout.timed:
         return None
     suite = load_suite(layout.name)
-    return suite if backbone is None else on_backbone(suite, backbone)
+    return on_backbones(suite, backbones) if backbones else suite
 
 
-def timing_places(layout: Layout, backbone: str | None) -> list[Place]:
-    """The places of a table of timings but its averages, on another backbone if one is given."""
-    found = (place_of(figure) for figure in layout.figures)
-    shown = (place if backbone is None else replace(place, backbone=backbone) for place in found)
+def carries_modules(layout: Layout) -> bool:
+    """Whether a table has memory modules on other backbones than they were trained on."""
+    suite = layout_suite(layout, ())
+    return suite is not None and any(row.plugmem_from is not None for row in suite.rows)
+
+
+def timing_places(layout: Layout, backbones: Sequence[str]) -> list[Place]:
+    """The places of a table of timings but its averages, on other backbones if some are given."""
+    shown = (
+        replace(place, backbone=backbone)
+        for place in map(place_of, layout.figures)
+        for backbone in backbones or (place.backbone,)
+    )
     return list(
         dict.fromkeys(
             part for place in shown for part in (averaged(place) if place.horizon == AVERAGE else (place,))
@@ -216,17 +225,24 @@ def print_order(
             first.setdefault(values[: depth + 1], place)
             alone[depth].setdefault(value, place)
 
-    def order(values: tuple[str, ...]) -> list[int]:
-        last = len(layout.figures)
-        return [first.get(values[: d + 1], alone[d].get(value, last)) for d, value in enumerate(values)]
+    unique = tuple(dict.fromkeys(found))
+    last = len(layout.figures)
+    for values in unique:
+        for depth, value in enumerate(values):
+            alone[depth].setdefault(value, last + len(alone[depth]))
 
-    return tuple(sorted(dict.fromkeys(found), key=order))
+    def order(values: tuple[str, ...]) -> list[int]:
+        return [first.get(values[: depth + 1], alone[depth][value]) for depth, value in enumerate(values)]
+
+    return tuple(sorted(unique, key=order))
 
 
 def heading(dimension: Dimension, value: str) -> str:
     """What a row or column is called."""
     if dimension == "horizon":
         return "Avg" if value == AVERAGE else value
+    if dimension == "block" and value not in _HEADINGS and value.endswith("-plugmem"):
+        return f"{value.removesuffix('-plugmem')}-PlugMem"
     return _HEADINGS.get(value, value)
 
 
@@ -234,7 +250,7 @@ def _block(place: Place, metric: str) -> str:
     """The half of a table: by source of the memory module, or by what is trained."""
     options = _options(place)
     donor = options.get("plugmem-from")
-    return options.get("block") or (f"{donor.removesuffix('-base')}-plugmem" if donor else place.method)
+    return options.get("block") or (module_name(donor) if donor else place.method)
 
 
 def _setting(place: Place, metric: str) -> str:

@@ -43,7 +43,7 @@ def paper_tables(
     records: Sequence[Record] = (),
     failures: Sequence[Failure] = (),
     measurements: Iterable[Measurement] = (),
-    backbone: str | None = None,
+    backbones: Sequence[str] = (),
     with_published: bool = False,
 ) -> list[Table]:
     """Published tables in the papers' arrangement, filled with what was measured here.
@@ -53,24 +53,29 @@ def paper_tables(
         records: What fills tables of scores; see `fill_scores` for which of several.
         failures: Cells that ended in an error: they are missing for that reason.
         measurements: What fills tables of timings.
-        backbone: Registered name or alias of the one that takes the place of the papers'; None keeps those.
+        backbones: Registered names or aliases of those that take the place of the papers'; none keeps those.
         with_published: Put what the paper prints below each row, and by how many percent ours differs.
 
     Raises:
-        TsbenchError: The backbone is unknown, or no table has any figure.
+        TsbenchError: A backbone is unknown, a table has no place for several, or no table has any figure.
     """
-    name = None if backbone is None else find("backbone", backbone).name
+    named = tuple(dict.fromkeys(find("backbone", backbone).name for backbone in backbones))
+    for layout in layouts:
+        if len(named) > 1 and "backbone" not in (*layout.rows, *layout.columns):
+            raise TsbenchError(f"{layout.name} has no place for several backbones; give --backbone one")
     timed = list(measurements)
     tables = []
     empty = True
     for layout in layouts:
-        suite = layout_suite(layout, name)
+        suite = layout_suite(layout, named)
         if suite is None:
-            filling = fill_timings(layout, name, timed)
+            filling = fill_timings(layout, named, timed)
         else:
             filling = fill_scores(layout, suite, records, failures)
         empty &= all(figure.missing for figure in _shown(layout, filling).values())
-        title = f"{suite.title if suite else layout.title}" + (f" · on {name}" if name else "")
+        title = f"{suite.title if suite else layout.title}" + (
+            f" · on {' and '.join(named)}" if named else ""
+        )
         tables.append(_table(layout, title, filling, with_published))
     if empty and not with_published:
         names, first = ", ".join(layout.name for layout in layouts), layouts[0]

@@ -15,7 +15,7 @@ from tsbench.report.cells import Table
 from tsbench.report.figures.settings import Results
 from tsbench.report.labels import is_baseline, of_collection
 from tsbench.report.latency import latency_tables
-from tsbench.report.layout import LAYOUTS
+from tsbench.report.layout import LAYOUTS, carries_modules
 from tsbench.report.page.forecasts import forecast_windows, packed, thinned
 from tsbench.report.page.markup import (
     bullets,
@@ -138,15 +138,21 @@ def _significance(judged: Sequence[JudgedSuite], store: ResultsStore) -> dict[st
 def _papers(
     records: Sequence[Record], failed: Sequence[Failure], measured: Sequence[Measurement]
 ) -> list[str]:
-    """Each table on each backbone that has figures for it, unless another backbone has the same and more."""
+    """Each table on each backbone that fills it, or on two that exchanged modules; no figures twice."""
     own = sorted({record.spec.backbone for record in records if not is_baseline(record.spec)})
+    exchanged = {
+        tuple(sorted((record.spec.backbone, record.spec.plugmem_from)))
+        for record in records
+        if record.spec.plugmem_from
+    }
     found: list[Table] = []
     for layout in LAYOUTS.values():
         filled: dict[frozenset[str], Table] = {}
-        for backbone in (None, *own):
+        pairs = sorted(exchanged) if carries_modules(layout) else []
+        for backbones in ((), *((name,) for name in own), *pairs):
             try:
                 tables = paper_tables(
-                    [layout], records=records, failures=failed, measurements=measured, backbone=backbone
+                    [layout], records=records, failures=failed, measurements=measured, backbones=backbones
                 )
             except TsbenchError:
                 continue  # no figure, or a backbone of a package that is not here
