@@ -112,7 +112,10 @@ def test_timesnet_alone_would_mix_windows() -> None:
     assert not torch.allclose(together[2], model(context)[2], rtol=1e-3, atol=1e-3)
 
 
-def test_timesnets_merged_kernels_have_the_values_and_gradients_of_the_packages_block() -> None:
+@pytest.mark.parametrize("shape", [(5, 7), (1, 12), (12, 2), (14, 15)])
+def test_timesnets_merged_kernels_have_the_values_and_gradients_of_the_packages_block(
+    shape: tuple[int, int],
+) -> None:
     from neuralforecast.models.timesnet import Inception_Block_V1
 
     block = Inception_Block_V1(3, 4, num_kernels=6)
@@ -120,7 +123,7 @@ def test_timesnets_merged_kernels_have_the_values_and_gradients_of_the_packages_
         torch.manual_seed(5)
         for parameter in block.parameters():
             torch.nn.init.normal_(parameter)
-        rows = torch.randn(2, 3, 5, 7)
+        rows = torch.randn(2, 3, *shape)
     gradients = []
     for convolve in (block, adapter.MergedKernels(block.kernels)):
         block.zero_grad()

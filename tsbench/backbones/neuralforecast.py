@@ -240,7 +240,8 @@ class MergedKernels(nn.Module):
     """TimesNet's mean of convolutions of several widths, as one convolution by the mean of their kernels.
 
     Convolution is linear in its kernel, so the values are the package's up to rounding, and so are the
-    gradients. Six kernels have 286 places, their mean has the 121 of the widest.
+    gradients. Six kernels have 286 places, their mean has the 121 of the widest, less what lies beyond the
+    rows' edges from everywhere: torch is slow where a kernel is wider than what it passes over.
 
     Args:
         kernels: Square convolutions of ascending odd widths, padded to keep the shape.
@@ -256,7 +257,12 @@ class MergedKernels(nn.Module):
         widest = kernels[-1].kernel_size[0]
         padded = [functional.pad(each.weight, [(widest - each.kernel_size[0]) // 2] * 4) for each in kernels]
         bias = torch.stack([cast("Tensor", each.bias) for each in kernels]).mean(dim=0)
-        return functional.conv2d(rows, torch.stack(padded).mean(dim=0), bias, padding=widest // 2)
+        half = widest // 2
+        down, across = (min(half, steps - 1) for steps in rows.shape[-2:])
+        inside = torch.stack(padded).mean(dim=0)[
+            ..., half - down : half + down + 1, half - across : half + across + 1
+        ]
+        return functional.conv2d(rows, inside, bias, padding=(down, across))
 
 
 def load(options: BackboneOptions) -> Architecture:
