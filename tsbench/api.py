@@ -94,7 +94,6 @@ def run(
     from tsbench.bench.checks import check
     from tsbench.bench.executor import plan_workers
     from tsbench.bench.grid import cells, default_settings
-    from tsbench.bench.provenance import preferred_precision
     from tsbench.bench.runner import Bench, with_baselines
     from tsbench.bench.store import ResultsStore
     from tsbench.config import profile as find_profile
@@ -126,7 +125,6 @@ def run(
         train_stride=train_stride,
         train_datasets=[train_dataset] if isinstance(train_dataset, str) else [*train_dataset],
         plugmem_from=plugmem_from,
-        precision=preferred_precision(device),
         device=device,
     )
     workers = plan_workers("local", jobs, threads=None, device=device, address=None)
@@ -176,7 +174,6 @@ def run_suite(
     from tsbench.bench.executor import plan_workers
     from tsbench.bench.grid import default_settings
     from tsbench.bench.plan import plan_suite
-    from tsbench.bench.provenance import preferred_precision
     from tsbench.bench.runner import Bench, with_baselines
     from tsbench.bench.store import ResultsStore
     from tsbench.config import profile as find_profile
@@ -192,7 +189,6 @@ def run_suite(
         seeds=[seed] if isinstance(seed, int) else seed,
         profile=profile,
         checkpoint=checkpoint,
-        precision=preferred_precision(device),
         device=device,
     )
     return _run(bench, with_baselines(planned.cells) if baselines else list(planned.cells))

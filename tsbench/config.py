@@ -280,8 +280,8 @@ class CellSpec(_Frozen):
             from. None trains on `dataset`.
         plugmem_from: Backbone, with its registered weights, for which the memory module of TS-Memory is
             trained that `backbone` is fused with; None takes `backbone` itself.
-        precision: Of the memory module's forward passes, or of F-LLM's language model; a frozen forecaster
-            always runs in fp32.
+        precision: Of the forward passes of what is trained, and of F-LLM's language model; a frozen
+            forecaster always runs in fp32.
         samples: Paths drawn per window and channel for the CRPS by samples; None draws none.
         device: Where it runs, "cpu" or "cuda"; not part of the hash.
     """

@@ -138,7 +138,7 @@ def test_several_seeds_share_a_row_with_their_spread(tsbench: toy.Cli) -> None:
 def test_origin_is_one_cell_whatever_seed_and_precision(
     tsbench: toy.Cli, store: ResultsStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tsbench.bench.provenance.preferred_precision", lambda device: "bf16")
+    monkeypatch.setattr("tsbench.bench.grid.preferred_precision", lambda device: "bf16")
     result = tsbench("run --method origin --horizon 24 --seed 3 4", *toy.CELL)
     assert result.exit_code == 0
     assert len(store.records()) == 3

@@ -121,7 +121,7 @@ def test_lookback_is_the_architectures_own_unless_given() -> None:
         return spec
 
     assert (only().backbone, only().lookback, only(lookback=96).lookback) == ("dlinear", 336, 96)
-    assert only(precision="bf16").precision == "fp32"
+    assert (only().precision, only(precision="bf16").precision) == ("fp32", "bf16")
 
 
 def test_the_validation_split_chooses_the_learning_rate(bench: Bench) -> None:

@@ -5,6 +5,8 @@ from itertools import product
 from typing import Any
 
 from tsbench.bench.mistakes import Mistakes
+from tsbench.bench.provenance import preferred_precision
+from tsbench.choices import Precision
 from tsbench.config import (
     TRANSFERS,
     WHOLE_SERIES,
@@ -46,6 +48,7 @@ def cells(
     train_datasets: Sequence[str] = (),
     plugmem_from: str | None = None,
     fine_tune: bool = False,
+    precision: Precision | None = None,
     own_data: Collection[str] = (),
     **common: Any,
 ) -> list[CellSpec]:
@@ -69,6 +72,8 @@ def cells(
         plugmem_from: Name or alias of the backbone that TS-Memory's memory module is trained for; None takes
             `backbone`.
         fine_tune: Train FLAME on the data set. Zero-shot, FLAME is its backbone as it is: an Origin cell.
+        precision: Number format of what is trained and of language models; None takes fp32 for supervised
+            networks, whose papers train in it, and what is fastest on the device for others.
         own_data: Names of data sets that are not in the catalogue.
         **common: Further fields that all cells share.
 
@@ -92,8 +97,8 @@ def cells(
         names["method"] = _trained_method(names, fine_tune)
     with mistakes.noting():
         common = common | {"plugmem_from": _donor(names, plugmem_from, common.get("checkpoint"))}
-    if names["method"] == "supervised":
-        common = common | {"precision": "fp32"}
+    usual = "fp32" if names["method"] == "supervised" else preferred_precision(common.get("device", "cpu"))
+    common = common | {"precision": precision or usual}
     if names["method"] in _UNTRAINED:
         seeds, common = (0,), common | {"precision": "fp32", "train_stride": None}
     found: dict[CellSpec, None] = {}

@@ -102,7 +102,6 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", "list
         from tsbench.bench.executor import plan_workers
         from tsbench.bench.grid import cells, variants
         from tsbench.bench.plan import plan_suite
-        from tsbench.bench.provenance import preferred_precision
         from tsbench.config import PROFILES, FLlmOptions
         from tsbench.data.plugins import load_plugins
 
@@ -148,7 +147,7 @@ def _stage(name: str, summary: str, examples: str, act: Callable[["Bench", "list
             "test_stride": test_stride,
             "train_stride": train_stride,
             "drop_last": drop_last,
-            "precision": precision or preferred_precision(device),
+            "precision": precision,
             "device": device,
         }
         if suite is not None:

@@ -139,7 +139,8 @@ PrecisionChoice = Annotated[
     Precision | None,
     typer.Option(
         "--precision",
-        help="Of memory module or language model; bf16 where the processor has it unless given.",
+        help="Of what is trained and of language models; unless given, fp32 for supervised networks and bf16 "
+        "for others where the processor has it.",
     ),
 ]
 _F_LLM = "F-LLM"

@@ -92,7 +92,6 @@ def list_suites() -> list[tuple[str, ...]]:
     from tsbench.bench.checks import is_here
     from tsbench.bench.grid import default_settings
     from tsbench.bench.plan import absent_cells, expand
-    from tsbench.bench.provenance import preferred_precision
     from tsbench.bench.runner import Bench
     from tsbench.bench.store import ResultsStore
     from tsbench.bench.suite import load_suite, shipped_suites
@@ -104,7 +103,7 @@ def list_suites() -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("name", "what it fills", "cells", "in results/", "ready here")]
     for name in shipped_suites():
         suite = load_suite(name)
-        found = expand(suite, seeds=[0], settings=settings, precision=preferred_precision("cpu"))
+        found = expand(suite, seeds=[0], settings=settings)
         specs = {cell.spec for cell in found}
         total = len(specs) + absent_cells(suite).total()
         done = len(bench.store.done(bench.key(spec) for spec in specs))

@@ -14,7 +14,7 @@ from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.config import digest
 from tsbench.data.windows import WindowGrid, gather_contexts, window_grid
 from tsbench.methods.task import Fitted, Task, step_report
-from tsbench.training.loop import ShuffledBatches, TrainingConfig
+from tsbench.training.loop import Precision, ShuffledBatches, TrainingConfig
 
 _VALUES_PER_CALL = 2**22
 _AVERAGE_DECAY = 0.999
@@ -28,11 +28,13 @@ class SupervisedForecaster:
         network: Contexts [w, C, L] -> forecasts [w, C, H].
         name: Registry name of the architecture.
         channels: C.
+        precision: Of the forward pass.
     """
 
     network: nn.Module
     name: str
     channels: int
+    precision: Precision = "fp32"
     quantile_levels: ClassVar[tuple[float, ...]] = ()
     rollout: ClassVar[RollOut] = "direct"
 
@@ -41,7 +43,9 @@ class SupervisedForecaster:
         """Forecast [w * C, 1, H] of whole windows [w * C, L], channel by channel within each."""
         device = next(self.network.parameters()).device
         windows = context.view(-1, self.channels, context.shape[1]).to(device)
-        return cast("Tensor", self.network(windows)).flatten(0, 1).unsqueeze(1).to(context.device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):  # as in training
+            forecast = cast("Tensor", self.network(windows))
+        return forecast.float().flatten(0, 1).unsqueeze(1).to(context.device)
 
 
 def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
@@ -64,7 +68,7 @@ def fit(task: Task, frozen: FrozenBackbone) -> Fitted:
     trained = [_train(task, architecture, shape, grid, rate) for rate in rates]
     best = min(trained, key=lambda candidate: candidate.score)
     return Fitted(
-        SupervisedForecaster(best.network, architecture.name, task.channels),
+        SupervisedForecaster(best.network, architecture.name, task.channels, task.spec.precision),
         {
             "train_windows": float(len(grid.starts)),
             "learning_rate": best.learning_rate,
@@ -104,6 +108,7 @@ def _train(
         weight_decay=0.0,
         average_decay=_AVERAGE_DECAY,
         seed=spec.seed,
+        precision=spec.precision,
     )
     content = [
         spec.model_copy(update={"test_stride": None, "drop_last": None}).content_hash(task.dataset.sha256),

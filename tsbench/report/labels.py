@@ -94,6 +94,8 @@ def method_label(spec: CellSpec) -> str:
             parts.append(f"{option.replace('_', ' ').replace('plugmem', 'PlugMem')} {value}")
     if spec.train_stride:
         parts.append(f"train stride {spec.train_stride}")
+    if spec.method == "supervised" and spec.precision != "fp32":
+        parts.append(spec.precision)
     if spec.plugmem_from:
         parts.append(f"from {spec.plugmem_from}")
     usual = TRANSFERS[spec.dataset].source if spec.f_llm and spec.dataset in TRANSFERS else None
