@@ -1,5 +1,7 @@
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from tsbench.bench import executor
 from tsbench.bench.executor import ATTEMPTS, WorkerDied, Workers, groups, plan_workers, threads_per_worker
+from tsbench.bench.local_worker import LocalWorker
 from tsbench.bench.records import Failure, Record
 from tsbench.bench.runner import Bench, attempt, run_cells, with_baselines
 from tsbench.bench.store import ResultsStore
@@ -182,3 +185,26 @@ def test_workers_share_the_processors_or_take_the_threads_asked_for(monkeypatch:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
     assert [threads_per_worker(Workers("local", jobs)) for jobs in (2, 3, 16)] == [4, 2, 1]
     assert threads_per_worker(Workers("local", 2, threads=6)) == 6
+
+
+class OneLine:
+    """Takes the place of a worker's process: it says one line and lives on."""
+
+    def __init__(self, command: list[str], pass_fds: list[int], **rest: Any) -> None:
+        self.pipe = Connection(os.dup(pass_fds[0]))
+        self.pipe.send("a line")
+
+    def wait(self) -> int:
+        raise AssertionError("a live process is waited for")
+
+
+def test_a_line_that_cannot_be_printed_is_not_taken_for_the_workers_death(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(line: str) -> None:
+        raise BrokenPipeError(line)
+
+    monkeypatch.setattr("subprocess.Popen", OneLine)
+    worker = LocalWorker((ResultsStore(tmp_path), None, {}), {})
+    with pytest.raises(BrokenPipeError, match="a line"):
+        worker.run(attempt, cell(horizon=24), closed)

@@ -65,21 +65,31 @@ class LocalWorker:
 
     def run(self, act: Act, spec: CellSpec, progress: Callable[[str], None]) -> Any:
         """Act on a cell; see `tsbench.bench.executor.Worker`."""
-        try:
+        with self._joined():
             if self._parts is not None:
                 self._pipe.send(self._parts)
                 self._parts = None
             self._pipe.send((act, spec))
-            while isinstance(message := self._pipe.recv(), str):
-                progress(message)
-            return message
-        except (EOFError, OSError):
-            raise WorkerDied(_cause(self._process.wait())) from None
+        while isinstance(message := self._receive(), str):
+            progress(message)
+        return message
 
     def stop(self) -> None:
         """Kill the process: whatever it writes is complete or absent."""
         self._process.kill()
         self._process.wait()
+
+    def _receive(self) -> Any:
+        with self._joined():
+            return self._pipe.recv()
+
+    @contextmanager
+    def _joined(self) -> Iterator[None]:
+        """Use of the pipe, which breaks when the process ends."""
+        try:
+            yield
+        except (EOFError, OSError):
+            raise WorkerDied(_cause(self._process.wait())) from None
 
 
 def _cause(status: int) -> str:
