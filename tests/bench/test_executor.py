@@ -181,6 +181,13 @@ def test_local_workers_need_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
         plan_workers("local", 2, None, "cuda:1", None)
 
 
+def test_workers_of_a_cluster_choose_no_gpu_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert plan_workers("ray", 2, None, "cuda", None) == Workers("ray", 2, device="cuda")
+    with pytest.raises(TsbenchError, match="--jobs 2 gives each worker a GPU of its own, not cuda:1; use"):
+        plan_workers("ray", 2, None, "cuda:1", None)
+
+
 def test_workers_share_the_processors_or_take_the_threads_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
     assert [threads_per_worker(Workers("local", jobs)) for jobs in (2, 3, 16)] == [4, 2, 1]

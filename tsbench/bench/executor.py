@@ -94,21 +94,26 @@ def plan_workers(
     if executor == "ray":
         if not RAY.installed:
             raise TsbenchError(f"--executor ray needs the package {RAY.package}; {RAY.install_command}")
+        _check_device(jobs, device)
         return Workers(executor, jobs, threads, device, address)
     if address is not None:
         raise TsbenchError("--address names a Ray cluster; add --executor ray or leave it out")
     if jobs == 1:
         return None
-    if device.startswith("cuda"):
-        _check_gpus(jobs, device)
+    _check_device(jobs, device)
+    if device == "cuda":
+        _check_gpus(jobs)
     return Workers(executor, jobs, threads, device)
 
 
-def _check_gpus(jobs: int, device: str) -> None:
-    if device != "cuda":
+def _check_device(jobs: int, device: str) -> None:
+    if device.startswith("cuda") and device != "cuda":
         raise TsbenchError(
             f"--jobs {jobs} gives each worker a GPU of its own, not {device}; use --device cuda"
         )
+
+
+def _check_gpus(jobs: int) -> None:
     found = len(visible_gpus())
     if found < jobs:
         raise TsbenchError(f"--jobs {jobs} needs as many GPUs, but {found} can be seen; use --jobs {found}")
