@@ -1,7 +1,10 @@
+import errno
+import mmap
 import multiprocessing
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from counting import (
@@ -17,8 +20,11 @@ from counting import (
     frozen,
 )
 from filelock import Timeout
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from programs import LIMIT_S
 
+from tsbench.backbones import forecast_cache
 from tsbench.backbones.forecast_cache import RowFile, evict
 from tsbench.errors import TsbenchError
 
@@ -128,3 +134,42 @@ def test_two_processes_may_evict_and_fill_the_same_entries(tmp_path: Path) -> No
     assert other.exitcode == 0
     assert not entries(tmp_path / "full")
     assert torch.equal(collect(frozen(tmp_path / "shared", RefusingBackbone()), EVERY), direct(EVERY))
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the platform cannot reserve blocks")
+def test_on_a_full_disk_nothing_is_written_and_the_error_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    file = RowFile(tmp_path, 100, (8,))
+    monkeypatch.setattr("os.posix_fallocate", full)
+    rows = np.arange(3)
+    with pytest.raises(TsbenchError, match="cannot write the forecast cache .*: No space left on device; "):
+        file.write(rows, np.ones((3, 8), dtype=np.float32))
+    np.testing.assert_array_equal(file.missing(rows), rows)
+    assert sum(path.stat().st_blocks for path in tmp_path.iterdir()) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the platform cannot reserve blocks")
+@settings(max_examples=25, derandomize=True, deadline=None)
+@given(
+    st.lists(st.integers(0, 999), min_size=1, max_size=20, unique=True),
+    st.sampled_from([4, 700, 4096, 10_000]),
+)
+def test_blocks_are_reserved_for_the_rows_written_and_no_others(rows: list[int], row_bytes: int) -> None:
+    reserved = np.zeros(1000 * row_bytes, dtype=bool)
+
+    def reserve(descriptor: int, offset: int, length: int) -> None:
+        assert offset + length <= len(reserved)
+        reserved[offset : offset + length] = True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.posix_fallocate", reserve)
+        forecast_cache._allocate(0, np.array(rows), row_bytes)
+    written = np.zeros((1000, row_bytes), dtype=bool)
+    written[rows] = True
+    pages = [set((np.flatnonzero(bytes_) // mmap.PAGESIZE).tolist()) for bytes_ in (reserved, written)]
+    assert reserved[written.ravel()].all()
+    assert pages[0] == pages[1]

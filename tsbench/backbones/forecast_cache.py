@@ -10,6 +10,7 @@ import hashlib
 import mmap
 import os
 import shutil
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -57,16 +58,16 @@ class RowFile:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(directory / "lock")
             with self._lock:
-                self._mapped, self._values = _open_sparse(
+                self._mapped, self._values, values_file = _open_sparse(
                     directory / "values.f32", np.dtype(np.float32), (rows, *item_shape)
                 )
-                _, self._checksums = _open_sparse(directory / _CHECKSUMS, np.dtype(np.uint32), (rows,))
+                _, self._checksums, checksums_file = _open_sparse(
+                    directory / _CHECKSUMS, np.dtype(np.uint32), (rows,)
+                )
+            self._files = (values_file, self._values), (checksums_file, self._checksums)
             os.utime(directory)
         except OSError as error:
-            raise TsbenchError(
-                f"cannot write the forecast cache {directory}: {error.strerror}; set TSBENCH_HOME to a "
-                "writable directory"
-            ) from error
+            raise _not_writable(directory, error) from error
 
     def missing(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of `rows` that were never written or no longer match their checksum."""
@@ -78,8 +79,17 @@ class RowFile:
         return np.array(absent, dtype=np.int64)
 
     def write(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
-        """Store `values` [len(rows), ...]; the checksum is written after the data it covers."""
+        """Store `values` [len(rows), ...]; the checksum is written after the data it covers.
+
+        Raises:
+            TsbenchError: The disk is full.
+        """
         with self._lock:
+            try:
+                for descriptor, array in self._files:
+                    _allocate(descriptor, rows, array[:1].nbytes)
+            except OSError as error:
+                raise _not_writable(self.directory, error) from error
             self._values[rows] = values
             for row in rows:
                 self._checksums[row] = _checksum(self._values[row])
@@ -324,15 +334,37 @@ def stored_rows(directory: Path, rows: int) -> NDArray[np.bool_]:
 
 def _open_sparse(
     path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]
-) -> tuple[mmap.mmap, NDArray[np.generic]]:
-    """Map a file of zeros of this shape; one of another size is from elsewhere and is started anew."""
+) -> tuple[mmap.mmap, NDArray[np.generic], int]:
+    """Map a file of zeros of this shape; one of another size is from elsewhere and is started anew.
+
+    The descriptor, which comes last, is open as long as the file is mapped.
+    """
     size = int(np.prod(shape)) * dtype.itemsize
     if not path.exists() or path.stat().st_size != size:
         with path.open("wb") as file:
             file.truncate(size)
-    with path.open("r+b") as file:
-        mapped = mmap.mmap(file.fileno(), size)
-    return mapped, np.frombuffer(mapped, dtype=dtype).reshape(shape)
+    descriptor = os.open(path, os.O_RDWR)
+    mapped = mmap.mmap(descriptor, size)
+    weakref.finalize(mapped, os.close, descriptor)
+    return mapped, np.frombuffer(mapped, dtype=dtype).reshape(shape), descriptor
+
+
+def _allocate(descriptor: int, rows: NDArray[np.int64], row_bytes: int) -> None:
+    """Reserve the blocks of rows: on a full disk this raises, where writing to the mapping kills."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    first = np.sort(rows) * row_bytes
+    gaps = np.flatnonzero(np.diff(first) - row_bytes >= mmap.PAGESIZE)  # a smaller one has no page alone
+    ends = first[[*gaps, -1]] + row_bytes
+    for begin, end in zip(first[[0, *(gaps + 1)]].tolist(), ends.tolist(), strict=True):
+        os.posix_fallocate(descriptor, begin, end - begin)
+
+
+def _not_writable(directory: Path, error: OSError) -> TsbenchError:
+    return TsbenchError(
+        f"cannot write the forecast cache {directory}: {error.strerror}; set TSBENCH_HOME to a "
+        "writable directory"
+    )
 
 
 def _checksum(row: NDArray[np.generic]) -> int:
