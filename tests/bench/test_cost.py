@@ -1,5 +1,7 @@
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,8 @@ import torch
 import toy
 from numpy.typing import NDArray
 
-from tsbench.backbones.forecast_cache import RowFile
-from tsbench.bench.cost import ledger, methods, rates
+from tsbench.backbones.forecast_cache import FrozenBackbone, RowFile
+from tsbench.bench.cost import ledger, methods, rates, work
 from tsbench.bench.cost.estimate import Estimate, estimate
 from tsbench.bench.cost.ledger import Amount
 from tsbench.bench.cost.rates import Rates
@@ -19,6 +21,7 @@ from tsbench.bench.records import Record
 from tsbench.bench.runner import Bench, run_cells
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec, FLlmOptions, TsMemoryOptions
+from tsbench.methods.task import Fitted
 from tsbench.methods.ts_memory.teaching import train_windows
 from tsbench.training.loop import TrainingConfig
 
@@ -270,6 +273,55 @@ def test_the_work_of_a_method_from_another_package_is_not_known(
     (each,) = planned(bench, cell("raft"))
     assert each.unknown == "method 'raft' comes from another package, whose work is not known"
     assert np.isnan(each.seconds)
+
+
+class Measured(Rates):
+    """Rates that note each kind of work that is asked for and measure none."""
+
+    def of(self, kind: tuple[object, ...], measure: Callable[[], float]) -> float:
+        self.known[kind] = 0.0
+        return 0.0
+
+
+def test_a_backbone_is_measured_on_a_whole_batch_however_little_is_missing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    first_contexts = work.first_contexts
+
+    def noting(frozen: FrozenBackbone, starts: NDArray[np.int64]) -> torch.Tensor:
+        context = first_contexts(frozen, starts)
+        sizes.append(len(context))
+        return context
+
+    monkeypatch.setattr(work, "first_contexts", noting)
+    planned(bench, cell(), cell(seed=1))
+    assert len(set(sizes)) == 1
+    assert len(sizes) == 2
+
+
+def test_rates_of_one_data_set_are_not_those_of_another(bench: Bench) -> None:
+    demo = bench.dataset("demo")
+    own = {name: replace(demo, name=name) for name in ("one", "two")}
+    kinds = []
+    for name in ("one", "two"):
+        known = Measured()
+        spec = cell("supervised", backbone="dlinear", dataset=name)
+        estimate(Bench(bench.store, own_data=own), [spec], known)
+        kinds.append({kind for kind in known.known if kind[0] in ("train", "validate", "evaluate")})
+    assert {kind[0] for kind in kinds[0]} == {"train", "validate", "evaluate"}
+    assert not kinds[0] & kinds[1]
+
+
+def test_zero_shot_weights_that_stay_are_scored_with_the_cached_forecasts(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    useless = partial(methods._trained, lambda task, frozen: Fitted(frozen.backbone, {}))
+    monkeypatch.setitem(methods.METHODS, "flame", useless)
+    (each,) = estimate(bench, [cell("flame")])
+    assert each.work is not None
+    assert each.work.forecasts.missing > 0
+    assert files(tmp_path) == []
 
 
 def test_allocated_bytes_are_those_of_all_blocks_touched() -> None:

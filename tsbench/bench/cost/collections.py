@@ -34,7 +34,7 @@ def collection_work(work: Work, bench: "Bench") -> None:
     few = chosen[np.argsort(lengths, kind="stable")][places]
     train = [collection.train[place] for place in few]
     work.spend(
-        ("forecast series", spec.backbone, spec.dataset, spec.method),
+        ("forecast series", spec.backbone, spec.dataset, spec.method, spec.f_llm),
         len(chosen),
         len(few),
         lambda: forecast_series(forecaster, train, collection.horizon, spec.lookback),

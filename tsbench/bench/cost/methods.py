@@ -218,8 +218,11 @@ def _trained(
     fit: Callable[[Task, FrozenBackbone], Fitted], work: Work, task: Task, frozen: FrozenBackbone
 ) -> None:
     """A method whose fit is hardly more than its training: it is gone through, with that counted instead."""
-    fitted = fit(task, frozen)
-    _score(work, task, (task.spec.method, task.spec.backbone), fitted.forecaster, frozen)
+    fitted, spec = fit(task, frozen), task.spec
+    if fitted.forecaster is frozen.backbone:  # training did not help
+        _origin(work, task, frozen)
+        return
+    _score(work, task, (spec.method, spec.backbone, spec.dataset, spec.f_llm), fitted.forecaster, frozen)
 
 
 @dataclass(eq=False)

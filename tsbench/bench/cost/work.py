@@ -78,7 +78,7 @@ class Work:
         """Base forecasts of windows."""
         frozen, horizon = source.frozen, source.task.spec.horizon
         amount = self.ledger.forecasts(frozen, starts, horizon)
-        context = first_contexts(frozen, starts[: max(1, amount.missing)])
+        context = first_contexts(frozen, starts)
         self.spend(
             ("forecast", frozen.backbone.name, horizon, frozen.backbone.identity),
             amount.missing * source.task.channels,
@@ -95,7 +95,7 @@ class Work:
         frozen = source.frozen
         width = embedding_width(frozen)
         amount = self.ledger.embeddings(frozen, starts, width)
-        context = first_contexts(frozen, starts[: max(1, amount.missing)])
+        context = first_contexts(frozen, starts)
         self.spend(
             ("embed", frozen.backbone.name, "", frozen.backbone.identity),
             amount.missing * source.task.channels,
@@ -136,15 +136,14 @@ class Work:
         if amount.missing:
             spec = self.spec
             stage = checkpoint_dir.name.partition("-")[0] if spec.f_llm else ""  # plant or observer
-            kind = (spec.method, spec.backbone, stage, spec.horizon, size, spec.lookback, spec.profile)
-            shape = (*kind, self.channels, config.precision, spec.device)
+            network = (spec.method, spec.backbone, stage, spec.horizon, size, spec.lookback, spec.f_llm)
+            shape = (*network, spec.profile, spec.dataset, self.channels, config.precision, spec.device)
             step = self.rates.of(("train", *shape), lambda: step_seconds(model, batches, loss_fn, config))
             self.done.steps += config.max_steps
             self.done.seconds += config.max_steps * step
             if validate is not None:
-                where = ("validate", *shape, spec.dataset)
                 self.done.seconds += validations(config) * self.rates.of(
-                    where, lambda: _validation_seconds(model, validate)
+                    ("validate", *shape), lambda: _validation_seconds(model, validate)
                 )
         return _NOT_TRAINED
 
