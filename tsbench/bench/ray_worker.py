@@ -31,8 +31,9 @@ _CONNECT_S = 5.0
 def ray_pool(workers: Workers, parts: BenchParts) -> Iterator[Callable[[int], "RayWorker"]]:
     """Join or start a cluster and start actors in it, on GPUs one each. The GPU part is untested.
 
-    Actors run in this process's working directory with its TSBENCH_ variables, so directory, results and
-    TSBENCH_HOME must be on file systems that all nodes share.
+    Actors run in this process's working directory with its TSBENCH_ variables, so directory and results must
+    be on file systems that all nodes share. TSBENCH_HOME should be local to each node: the forecast cache is
+    memory-mapped, and not safe to write from several nodes at once.
 
     Raises:
         TsbenchError: The cluster cannot be joined, or has not what a worker needs.
