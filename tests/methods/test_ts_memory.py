@@ -292,6 +292,18 @@ def test_exclusion_rule_gets_a_teacher_of_its_own(tmp_path: Path) -> None:
     assert len(run.files("teacher.json")) == 3
 
 
+def test_a_build_that_is_cut_off_before_its_card_leaves_no_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(path: Path, content: dict[str, object]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tsbench.methods.ts_memory.teaching.write_card", cut)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path).teacher()
+    assert list(tmp_path.rglob("teacher.safetensors")) == []
+
+
 def test_seed_and_recipe_train_anew_and_the_policy_for_the_weight_does_not(
     tmp_path: Path, fitted_run: tuple[Run, Fitted]
 ) -> None:

@@ -96,8 +96,9 @@ def _load_or_build(
             queries_are_train=True,
             on_gpu=task.spec.device.startswith("cuda"),
         )
+        # The card goes first: the teacher's file says that all is there.
+        write_card(path.with_suffix(".json"), teacher_content(task, frozen, options, windows))
         teacher.save(path)
-    write_card(path.with_suffix(".json"), teacher_content(task, frozen, options, windows))
     return teacher
 
 
