@@ -16,8 +16,9 @@ from tsbench.bench.records import FusionCurves, Record
 from tsbench.bench.runner import Bench, run_cell
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec, TeacherOptions, TsMemoryOptions
+from tsbench.data.catalog import catalogue
 from tsbench.data.dataset import Dataset
-from tsbench.data.load import load_dataset
+from tsbench.data.load import load_dataset, source_sha256
 from tsbench.errors import TsbenchError
 from tsbench.methods.ts_memory.teacher import Teacher, write_card
 
@@ -83,7 +84,7 @@ def with_curves(record: Record, by_val: int, by_test: int, used: int, **options:
         for split, best in (("val", by_val), ("test", by_test))
     }
     spec = memory(**options)
-    metrics = record.metrics | {name: float(curves["test"][name][used]) for name in ("mse", "mae")}
+    metrics = record.metrics | {name: float(curve[used]) for name, curve in curves["test"].items()}
     changed = replace(record, spec=spec, key=spec.content_hash("x"), metrics=metrics, window_scores=None)
     return replace(changed, alpha=float(grid[used]), curves=FusionCurves(grid, curves["val"], curves["test"]))
 
@@ -141,7 +142,14 @@ def test_scores_of_another_weight_are_found(trained: Record, demo: Dataset) -> N
     oracle = with_curves(trained, by_val=4, by_test=10, used=10)
     findings = audit(replace(record, metrics=oracle.metrics), demo).findings
     assert {(finding.severity, finding.check) for finding in findings} == {("unfair", audits.SCORES)}
-    assert len(findings) == 2
+    assert [finding.text.split()[1] for finding in findings] == ["MSE", "MAE", "CRPS"]
+
+
+def test_a_crps_that_the_windows_do_not_have_is_found(origin: Record, demo: Dataset) -> None:
+    finding = only(replace(origin, metrics=origin.metrics | {"crps": 0.9 * origin.metrics["crps"]}), demo)
+    assert (finding.severity, finding.check) == ("unfair", audits.SCORES)
+    assert finding.text.startswith("its CRPS is ")
+    assert audit(replace(origin, metrics=origin.metrics | {"crps": np.nan}), demo).findings == ()
 
 
 @pytest.mark.parametrize(("rows", "name"), [(slice(None), "all rows"), (slice(3200, 4000), "test rows")])
@@ -169,7 +177,8 @@ def truncated(record: Record, kept: int, **changes: Any) -> Record:
     )
     means = {name: float(getattr(windows, name).mean(dtype=np.float64)) for name in ("mse", "mae")}
     size = float(windows.abs_target.mean(dtype=np.float64))
-    metrics = record.metrics | means | {"mean_abs_target": size}
+    crps = float(windows.pinball.mean(dtype=np.float64)) / size
+    metrics = record.metrics | means | {"mean_abs_target": size, "crps": crps}
     return replace(record, window_scores=windows, windows=kept, metrics=metrics, **changes)
 
 
@@ -233,6 +242,17 @@ def test_other_data_and_a_changed_specification_are_found_without_the_data(
     assert "key is not the one" in only(replace(record, provenance=made), demo).text
     sound = replace(record, provenance=made, key=spec.content_hash(sha256))
     assert audit(sound, demo).findings == ()
+
+
+def test_the_key_of_a_later_revision_is_its_own(
+    origin: Record, demo: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, data = cell(dataset="ETTh1"), source_sha256(catalogue().entries["ETTh1"])
+    made = replace(origin.provenance, data_sha256=data)
+    monkeypatch.setattr(audits, "revisions", lambda spec: ["origin revision 2"])
+    record = replace(origin, spec=spec, window_scores=None, provenance=made)
+    assert audit(replace(record, key=spec.content_hash(data, "origin revision 2")), demo).findings == ()
+    assert "key is not the one" in only(replace(record, key=spec.content_hash(data)), demo).text
 
 
 def test_exclusion_self_is_declared(trained: Record, demo: Dataset) -> None:

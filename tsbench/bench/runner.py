@@ -98,7 +98,7 @@ class Bench:
         dataset = self.own_data.get(spec.dataset)
         own = (repr(dataset.split), str(dataset.season)) if dataset else ()
         trained_on = map(self._sha256, spec.train_datasets)
-        return spec.content_hash(self._sha256(spec.dataset), *own, *trained_on, *_revisions(spec))
+        return spec.content_hash(self._sha256(spec.dataset), *own, *trained_on, *revisions(spec))
 
     def _sha256(self, name: str) -> str:
         if name in self.own_data:
@@ -158,8 +158,12 @@ class Bench:
         )
 
 
-def _revisions(spec: CellSpec) -> list[str]:
-    """Of the method and the backbones of a cell, where they are no longer the first."""
+def revisions(spec: CellSpec) -> list[str]:
+    """Of the method and the backbones of a cell, where they are no longer the first; part of its key.
+
+    Raises:
+        TsbenchError: One of them is not registered.
+    """
     named: list[tuple[Kind, str]] = [("method", spec.method), ("backbone", spec.backbone)]
     if spec.plugmem_from:
         named.append(("backbone", spec.plugmem_from))

@@ -1,6 +1,6 @@
 """The audit of one stored record: everything that can be worked out again from its specification."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsbench.bench.audit.findings import Ledger
-from tsbench.bench.records import FusionCurves, Record
-from tsbench.bench.runner import describe
+from tsbench.bench.records import FusionCurves, Record, WindowScores
+from tsbench.bench.runner import describe, revisions
 from tsbench.config import PROTOCOL_VERSION, CellSpec, profile
 from tsbench.data.catalog import CollectionEntry, catalogue
 from tsbench.data.dataset import Dataset
 from tsbench.data.load import source_sha256
 from tsbench.data.splits import Scaler
 from tsbench.data.windows import window_grid
+from tsbench.errors import TsbenchError
 from tsbench.methods.task import Task, make_task
 from tsbench.methods.ts_memory.teaching import train_windows
 
@@ -96,9 +97,20 @@ def _audit_identity(record: Record, ledger: Ledger) -> bool:
     pins = [_known_sha256(name) for name in (spec.dataset, *spec.train_datasets)]
     if pins[0] is not None and made.data_sha256 != pins[0]:
         off(f"its data have the checksum {made.data_sha256[:8]}…, the catalogue's are {pins[0][:8]}….")
-    elif all(pin is not None for pin in pins) and record.key != spec.content_hash(*map(str, pins)):
-        off("its key is not the one of its specification and data: one of them was changed after the run.")
+    elif all(pin is not None for pin in pins) and record.key != (_key(spec, map(str, pins)) or record.key):
+        off(
+            "its key is not the one of its specification, data and revisions: one of them was changed after "
+            "the run."
+        )
     return True
+
+
+def _key(spec: CellSpec, sha256: Iterable[str]) -> str | None:
+    """Key of a cell; None where its method or backbone comes from a package that is not installed."""
+    try:
+        return spec.content_hash(*sha256, *revisions(spec))
+    except TsbenchError:
+        return None
 
 
 def _known_sha256(name: str) -> str | None:
@@ -178,17 +190,18 @@ def _audit_rule(record: Record, ledger: Ledger) -> None:
 
 def _audit_scores(record: Record, ledger: Ledger) -> None:
     """Stored scores agree with the window scores and, where fused, with the test curve at the weight."""
-    for name in ("mse", "mae"):
+    for name in ("mse", "mae", "crps"):
         stored = record.metrics.get(name)
         others = {}
         if record.window_scores is not None:
-            windows = getattr(record.window_scores, name)
-            others["the mean over its windows"] = float(windows.mean(dtype=np.float64))
+            others["the mean over its windows"] = _over_windows(record.window_scores, name)
         if record.curves is not None and record.alpha is not None:
             others["the test curve at its weight"] = _at(
                 record.curves, record.curves.test[name], record.alpha
             )
         for what, value in others.items():
+            if name == "crps" and (stored is None or np.isnan([stored, value]).any()):
+                continue  # of point forecasts
             ledger.look(SCORES)
             if stored is None or abs(stored - value) > _SAME * max(abs(value), 1e-12):
                 ledger.find(
@@ -198,6 +211,14 @@ def _audit_scores(record: Record, ledger: Ledger) -> None:
                     cell_of(record),
                     f"its {name.upper()} is {stored}, {what} has {value:.6g}.",
                 )
+
+
+def _over_windows(scores: WindowScores, name: str) -> float:
+    """The score of all windows; the CRPS, which is pooled, is a ratio of means."""
+    if name != "crps":
+        return float(getattr(scores, name).mean(dtype=np.float64))
+    size = scores.abs_target.mean(dtype=np.float64)
+    return float(scores.pinball.mean(dtype=np.float64) / size) if size else np.nan
 
 
 def _audit_windows(record: Record, task: Task, ledger: Ledger) -> None:
