@@ -146,7 +146,7 @@ def test_on_a_full_disk_nothing_is_written_and_the_error_says_so(
     file = RowFile(tmp_path, 100, (8,))
     monkeypatch.setattr("os.posix_fallocate", full)
     rows = np.arange(3)
-    with pytest.raises(TsbenchError, match="cannot write the forecast cache .*: No space left on device; "):
+    with pytest.raises(TsbenchError, match=r"cannot write the forecast cache .*: No space left on device; "):
         file.write(rows, np.ones((3, 8), dtype=np.float32))
     np.testing.assert_array_equal(file.missing(rows), rows)
     assert sum(path.stat().st_blocks for path in tmp_path.iterdir()) == 0
