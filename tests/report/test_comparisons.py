@@ -146,6 +146,23 @@ def test_other_windows_and_other_levels_are_refused(store: ResultsStore, save: S
     assert len(verdicts(store, "mae")) == 1
 
 
+def test_each_backbone_is_compared_on_its_own_windows_and_what_lies_on_others_is_said(
+    store: ResultsStore, save: Save
+) -> None:
+    for method in ("origin", "lora", "raft"):
+        save(origin_spec(method=method), HARDER if method == "origin" else 0.9 * NOISE)
+    flame = origin_spec(backbone="flame-small")
+    for spec in (flame, memory_spec(backbone="flame-small")):
+        save(spec, NOISE[:-1] if spec == flame else 0.9 * HARDER[:-1], first=8)
+    save(origin_spec(backbone="flame-small", method="lora"), 0.9 * NOISE)
+    found = {suite.label.partition(" ")[0]: suite for suite in suites(store.records(), store, "mse")}
+    there, here = found[flame.backbone], found[origin_spec().backbone]
+    assert {one.row.spec.method for one in here.settings[0].scored} == {"origin", "lora", "raft"}
+    assert {one.row.spec.method for one in there.settings[0].scored} == {"origin", "ts-memory"}
+    assert here.refused == ()
+    assert there.refused == ("ETTh1, H = 96: LoRA: scored on other windows (349 of 2785).",)
+
+
 def test_seeds_are_averaged_window_by_window_before_the_test(store: ResultsStore, save: Save) -> None:
     save(origin_spec())
     wiggle = np.random.default_rng(2).normal(0, 0.2, WINDOWS)

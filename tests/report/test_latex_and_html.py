@@ -87,6 +87,7 @@ def test_a_label_is_printed_once_for_each_run_and_headings_once_over_their_colum
         ("~ ^ \\", r"\textasciitilde{} \textasciicircum{} \textbackslash{}"),
         ("α † ± –", r"$\alpha$ $\dagger$ $\pm$ --"),
         ("two\nlines", "two lines"),
+        ("--select ---", "-{}-select -{}--"),
     ],
 )
 def test_special_characters_are_escaped(text: str, escaped: str) -> None:

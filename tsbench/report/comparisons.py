@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -139,10 +139,11 @@ def suites(records: Iterable[Record], store: ResultsStore, metric: Metric) -> li
         TsbenchError: A file is damaged.
     """
     settings: dict[tuple[str, str], list[Setting]] = defaultdict(list)  # by what is shared, and backbone
-    refused: dict[str, list[str]] = defaultdict(list)
-    for rows in _fullest(records):
-        spec, shared = rows[0].spec, _shared(rows[0])
+    refused: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for suite, rows, elsewhere in _fullest(records):
+        spec = rows[0].spec
         scored: list[Scored] = []
+        notes = [f"{method_label(row.spec)}: scored on other windows ({_covered(row)})" for row in elsewhere]
         for row in rows:
             found = read_errors(row, store, metric)
             if isinstance(found, Scored) and scored and not np.array_equal(found.start, scored[0].start):
@@ -150,28 +151,45 @@ def suites(records: Iterable[Record], store: ResultsStore, metric: Metric) -> li
             if isinstance(found, Scored):
                 scored.append(found)
             else:
-                refused[shared].append(f"{_place(spec)}: {method_label(row.spec)}: {found}.")
-        for backbone in dict.fromkeys(_backbone(one.row) for one in scored):
-            own = tuple(one for one in scored if _backbone(one.row) in ("", backbone))
-            settings[shared, backbone].append(Setting(spec.dataset, spec.horizon, own))
+                notes.append(f"{method_label(row.spec)}: {found}")
+        refused[suite] += [f"{_place(spec)}: {note}." for note in notes]
+        if scored:
+            settings[suite].append(Setting(spec.dataset, spec.horizon, tuple(scored)))
     with_backbone = {shared for shared, backbone in settings if backbone}
     return [
-        Suite(" · ".join(filter(None, (backbone, shared))), _with_adapted(found), tuple(refused[shared]))
+        Suite(
+            " · ".join(filter(None, (backbone, shared))),
+            _with_adapted(found),
+            tuple(refused[shared, backbone]),
+        )
         for (shared, backbone), found in settings.items()
         if backbone or shared not in with_backbone
     ]
 
 
-def _fullest(records: Iterable[Record]) -> list[list[Row]]:
-    """One setting per data set, horizon and suite: that with the most methods, then the most windows."""
-    settings: dict[tuple[str, str], list[list[Row]]] = defaultdict(list)
+def _fullest(records: Iterable[Record]) -> Iterator[tuple[tuple[str, str], list[Row], list[Row]]]:
+    """Each suite's rows at each data set and horizon, and its adapted rows that were scored elsewhere alone.
+
+    Of several settings the one with the most methods on the suite's backbone, then the most windows.
+    """
+    settings: dict[tuple[str, str, str], list[tuple[list[Row], list[Row]]]] = defaultdict(list)
     for rows in comparable_rows(r for r in records if not of_collection(r) and not is_leak(r.spec)):
         # a stride given and the profile's own may be the same windows
         own = {(same_cell(row.spec), row.weights, row.records[0].levels): row for row in rows}
-        settings[_shared(rows[0]), _place(rows[0].spec)].append(list(own.values()))
-    return [
-        max(found, key=lambda rows: (len(rows), rows[0].records[0].windows)) for found in settings.values()
-    ]
+        for backbone in dict.fromkeys(map(_backbone, own.values())):
+            beside = [row for row in own.values() if _backbone(row) in ("", backbone)]
+            ours = [row for row in beside if _backbone(row) == backbone]
+            settings[_shared(rows[0]), backbone, _place(rows[0].spec)].append((ours, beside))
+    for (shared, backbone, _), found in settings.items():
+        chosen = max(found, key=lambda each: (len(each[0]), each[0][0].records[0].windows))
+        names = {method_label(row.spec) for row in chosen[0]}
+        left = {method_label(row.spec): row for ours, _ in found for row in ours if is_adapted(row.spec)}
+        yield (shared, backbone), chosen[1], [row for name, row in left.items() if name not in names]
+
+
+def _covered(row: Row) -> str:
+    record = row.records[0]
+    return f"{record.windows} of {record.windows_total}"
 
 
 def _with_adapted(settings: list[Setting]) -> tuple[Setting, ...]:

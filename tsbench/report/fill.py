@@ -34,6 +34,8 @@ from tsbench.report.layout import (
 from tsbench.report.tables import Row, comparable_rows
 
 NOT_RUN = "not run"
+_LOOKBACK = 512
+"""Of every query that TS-Memory's paper times."""
 _OPEN = frozenset({"teacher", "recipe", "plugmem", "alpha_policy", "alpha_criterion", "layers", "patch"})
 """Options a run may choose as it likes, unless the table is about them."""
 
@@ -111,6 +113,8 @@ def fill_scores(
 def fill_timings(layout: Layout, backbones: Sequence[str], measurements: Iterable[Measurement]) -> Filling:
     """Fill a table of timings; of several measurements of a data set and horizon the one with most methods.
 
+    A table of single calls takes those of one query from the paper's lookback, as the table says.
+
     Args:
         layout: The table.
         backbones: Take the place of the paper's; none keeps that.
@@ -120,7 +124,7 @@ def fill_timings(layout: Layout, backbones: Sequence[str], measurements: Iterabl
     found: dict[tuple[str, str, str], Measurement] = {}
     for measured in sorted(measurements, key=lambda each: (len(each.costs), each.provenance.created)):
         spec = measured.spec
-        if (spec.batch is None) == whole_evaluations:
+        if spec.batch == (None if whole_evaluations else 1) and spec.lookback == _LOOKBACK:
             found[spec.backbone, spec.dataset, str(spec.horizon)] = measured
     figures = {}
     for place in timing_places(layout, backbones):
@@ -288,10 +292,16 @@ def _average(parts: Sequence[Figure]) -> Figure:
         return Figure(missing="no average: the horizons have no seed in common")
     return Figure(
         values={seed: float(np.mean([part.values[seed] for part in parts])) for seed in seeds},
-        setting=(", ".join(part.setting[0] for part in parts), *parts[0].setting[1:]),
+        setting=(_alike_or_by_horizon([part.setting[0] for part in parts]), *parts[0].setting[1:]),
         leak=any(part.leak for part in parts),
         sources=tuple(source for part in parts for source in part.sources),
     )
+
+
+def _alike_or_by_horizon(texts: Sequence[str]) -> str:
+    if len(set(texts)) == 1:
+        return texts[0]
+    return ", ".join(f"{text} at {horizon}" for text, horizon in zip(texts, AVERAGED, strict=True))
 
 
 def _as_run(rows: Mapping[Place, Row]) -> list[str]:

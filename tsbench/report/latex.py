@@ -40,6 +40,7 @@ _ESCAPES = {
     "—": "---",
     "…": r"\ldots{}",
     "\N{NO-BREAK SPACE}": "~",
+    "\N{WORD JOINER}": "{}",
 }
 _TRANSLATION = str.maketrans(_ESCAPES)
 
@@ -64,7 +65,8 @@ def escape(text: str) -> str:
     Args:
         text: Any. Of letters beyond Latin-1 those that tables use are translated, such as α to $\alpha$.
     """
-    return " ".join(text.split("\n")).translate(_TRANSLATION)
+    apart = text.replace("--", "-\N{WORD JOINER}-")  # two hyphens in a row would print as a dash
+    return " ".join(apart.split("\n")).translate(_TRANSLATION)
 
 
 def _float(table: Table) -> str:

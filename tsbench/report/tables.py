@@ -121,7 +121,7 @@ def comparison_tables(records: Iterable[Record], *, with_published: bool = False
 
 def _comparison(rows: list[Row]) -> Table:
     members = [record for row in rows for record in row.records]
-    common = _common_levels(rows)
+    common = common_levels(rows)
     origin_mse = {
         row.weights: float(np.mean(row.values("mse"))) for row in rows if row.spec.method == "origin"
     }
@@ -226,7 +226,7 @@ def _deviation_note(row: Row, twin: PublishedRow) -> str:
     return f"{method.text} on {backbone.text} differs from {twin.source} by MSE {mse} %, MAE {mae} %."
 
 
-def _common_levels(rows: list[Row]) -> tuple[float, ...]:
+def common_levels(rows: list[Row]) -> tuple[float, ...]:
     """The quantile levels of most records; empty where all are point forecasts."""
     levels = Counter(record.levels for row in rows for record in row.records if record.levels).most_common(1)
     return levels[0][0] if levels else ()
@@ -237,7 +237,7 @@ def contenders(rows: list[Row], metric: str) -> dict[int, float]:
 
     Rows that leak, and CRPS over other levels than that of most rows, do not take part.
     """
-    levels = _common_levels(rows)
+    levels = common_levels(rows)
     found: dict[int, float] = {}
     for place, row in enumerate(rows):
         printed = spread([float(np.mean(row.values(metric)))])
@@ -248,7 +248,7 @@ def contenders(rows: list[Row], metric: str) -> dict[int, float]:
 
 def score_cells(rows: list[Row], metric: str) -> list[Cell]:
     """One score of comparable rows with the best marked; CRPS over other levels than most carries a mark."""
-    levels, compared = _common_levels(rows), contenders(rows, metric)
+    levels, compared = common_levels(rows), contenders(rows, metric)
     lowest = min(compared.values(), default=None)
     return [
         Cell(

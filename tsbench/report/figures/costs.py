@@ -53,11 +53,13 @@ class RetrievalScaling:
 def prepare_accuracy_latency(results: Results) -> list[AccuracyLatency]:
     """A picture per data set, lookback and way of timing: measurements of single queries beside records.
 
-    A record goes with the measurement of its backbone, method, data set, horizon, lookback, roll-out and
-    weights, of TS-Memory with the size of PlugMem too; random weights of the true shape take the same time.
+    A record goes with the newest measurement of its backbone, method, data set, horizon, lookback, roll-out
+    and weights, of TS-Memory with the size of PlugMem, of LoRA with the rank; random weights of the true
+    shape take the same time.
     """
-    timed = [each for each in load_measurements(results.root) if each.spec.batch == 1]
-    found: dict[tuple[str, ...], dict[int, dict[Point, None]]] = {}
+    single = (each for each in load_measurements(results.root) if each.spec.batch == 1)
+    timed = sorted(single, key=lambda each: each.provenance.created)  # the newest of several stays
+    found: dict[tuple[str, ...], dict[int, dict[tuple[str, str], Point]]] = {}
     notes: dict[tuple[str, ...], str] = {}
     for study in studies(results.records):
         for panel in study.panels:
@@ -69,7 +71,8 @@ def prepare_accuracy_latency(results: Results) -> list[AccuracyLatency]:
                 for row in panel.rows:
                     if _belong(row, measured):
                         points = found.setdefault(place, {}).setdefault(panel.horizon, {})
-                        points[_point(study.label(row), row, measured)] = None
+                        point = _point(study.label(row), row, measured)
+                        points[point.label, point.backbone] = point
                         plugmem = f", {study.plugmem}" if study.plugmem else ""
                         notes.setdefault(place, f"MSE on {coverage_note(study.panels)}{plugmem}")
     return [
@@ -79,7 +82,7 @@ def prepare_accuracy_latency(results: Results) -> list[AccuracyLatency]:
             + ": MSE against the time of a query",
             note=f"{notes[dataset, lookback, profile, way]}, profile {profile}. Single queries on {way}; "
             "bars: 80 % of the rounds.",
-            panels=tuple((horizon, tuple(points)) for horizon, points in sorted(panels.items())),
+            panels=tuple((horizon, tuple(points.values())) for horizon, points in sorted(panels.items())),
         )
         for (dataset, lookback, profile, way), panels in found.items()
     ]
@@ -89,17 +92,20 @@ def _threads(count: int) -> str:
     return f"{count} thread{'s' if count > 1 else ''}"
 
 
-def _backbones(panels: dict[int, dict[Point, None]]) -> list[str]:
-    return list(dict.fromkeys(point.backbone for points in panels.values() for point in points))
+def _backbones(panels: dict[int, dict[tuple[str, str], Point]]) -> list[str]:
+    return list(dict.fromkeys(backbone for points in panels.values() for _, backbone in points))
 
 
 def _belong(row: Row, measured: Measurement) -> bool:
     cell, timed = row.spec, measured.spec
     same = ("backbone", "dataset", "horizon", "lookback", "rollout", "checkpoint")
-    plugmem = cell.options.plugmem if cell.options else timed.plugmem
+    if cell.method not in measured.costs:
+        return False
+    settings = measured.costs[cell.method].settings
+    rank = settings.get("lora_rank")
     return (
-        cell.method in measured.costs
-        and plugmem == timed.plugmem
+        (cell.options is None or cell.options.plugmem == timed.plugmem)
+        and (rank is None or row.records[0].metrics.get("lora_rank") == rank)
         and all(getattr(cell, name) == getattr(timed, name) for name in same)
     )
 

@@ -92,7 +92,7 @@ def prepare_calibration(results: Results) -> list[Calibration]:
     found = []
     for study, panel, every in _with_details(results):
         lines = [
-            (row, details) for row, details in every if len(details.levels) and not is_baseline(row.spec)
+            (row, details) for row, details in every if len(details.levels) > 1 and not is_baseline(row.spec)
         ]
         if lines:
             found.append(

@@ -9,7 +9,7 @@ from tsbench.bench.records import Record
 from tsbench.report.comparisons import Metric, Verdict, interval_text
 from tsbench.report.labels import is_leak, of_collection, setting_label
 from tsbench.report.significance import JudgedSuite
-from tsbench.report.tables import Row, comparable_rows, contenders, score_cells
+from tsbench.report.tables import Row, common_levels, comparable_rows, contenders, score_cells
 
 LONG: tuple[Metric, ...] = ("mse", "mae", "crps")
 COLLECTION = ("smape", "mase", "owa")
@@ -98,7 +98,7 @@ def score_rows(records: Sequence[Record], found: Gains) -> tuple[list[ScoreRow],
         first = rows[0].records[0]
         metrics: tuple[str, ...] = COLLECTION if of_collection(first) else LONG
         columns = [_scores(rows, metric, found) for metric in metrics]
-        levels = next((row.records[0].levels for row in rows if row.records[0].levels), ())
+        levels = common_levels(rows)
         (collection if of_collection(first) else long).extend(
             ScoreRow(row, setting_label(first, levels), is_leak(row.spec), scores)
             for row, *scores_of_row in zip(rows, *columns, strict=True)
