@@ -26,6 +26,7 @@ from tsbench.models.plugmem import PlugMemConfig, parameter_count
 from tsbench.report.render import render
 from tsbench.report.select import select
 from tsbench.report.summary import summary_tables
+from tsbench.stages import is_cost
 
 # importing them registers the commands
 assert audit and bench and data and figures and latency and page and pretrain and report
@@ -110,7 +111,15 @@ def test_results_document_describes_every_column_of_a_record() -> None:
 
 def test_results_document_names_every_stored_metric() -> None:
     stored = ResultsStore(ROOT / "results").table()["metric"].unique().to_list()
-    assert [name for name in stored if f"| `{name}` |" not in DOCUMENTS["docs/results.md"]] == []
+    metrics = [name for name in stored if not is_cost(name)]
+    assert [name for name in metrics if f"| `{name}` |" not in DOCUMENTS["docs/results.md"]] == []
+
+
+def test_every_stage_of_stored_costs_is_described() -> None:
+    stored = ResultsStore(ROOT / "results").table()["metric"].unique().to_list()
+    stages = {name.partition("_")[2] for name in stored if is_cost(name)}
+    assert stages, "no record has costs"
+    assert [name for name in sorted(stages) if f"| `{name}` |" not in DOCUMENTS["docs/performance.md"]] == []
 
 
 def test_protocol_document_shows_the_profiles() -> None:
