@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec
 from tsbench.methods.supervised import SupervisedForecaster, fit
 from tsbench.registry import load
+from tsbench.report.labels import method_label
 
 LOOKBACK, RATES = 96, 3
 
@@ -122,6 +124,18 @@ def test_lookback_is_the_architectures_own_unless_given() -> None:
 
     assert (only().backbone, only().lookback, only(lookback=96).lookback) == ("dlinear", 336, 96)
     assert (only().precision, only(precision="bf16").precision) == ("fp32", "bf16")
+
+
+def test_in_bf16_training_and_forecasts_are_near_those_of_fp32_and_the_row_says_so(bench: Bench) -> None:
+    specs = [cell(precision=precision) for precision in ("fp32", "bf16")]
+    exact, rounded = (fitted(bench, spec) for spec in specs)
+    assert not torch.equal(weights(exact), weights(rounded))
+    context = torch.from_numpy(bench.task(specs[0]).scaled[:LOOKBACK].T.copy())
+    forecast = rounded.predict(context, 24)
+    assert forecast.dtype == torch.float32
+    assert not torch.equal(forecast, replace(rounded, precision="fp32").predict(context, 24))
+    torch.testing.assert_close(forecast, exact.predict(context, 24), rtol=0, atol=0.1)
+    assert [method_label(spec) for spec in specs] == ["DLinear", "DLinear, bf16"]
 
 
 def test_the_validation_split_chooses_the_learning_rate(bench: Bench) -> None:

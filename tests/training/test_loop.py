@@ -382,19 +382,6 @@ def test_schedules_are_those_of_torch_and_constant_stays_constant(schedule: Sche
     assert learning_rate(config.max_steps - 1, config) < config.learning_rate
 
 
-def test_halving_schedule_is_that_of_torch_with_a_step_at_each_validation() -> None:
-    config = replace(CONFIG, schedule="halving")
-    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
-    reference = torch.optim.lr_scheduler.StepLR(optimiser, config.eval_every, gamma=0.5)
-    rates = []
-    for step in range(config.max_steps):
-        rates.append(learning_rate(step, config))
-        assert rates[-1] == pytest.approx(reference.get_last_lr()[0], abs=1e-12)
-        optimiser.step()
-        reference.step()
-    assert len(set(rates)) > 1
-
-
 def test_when_interrupted_under_the_cosine_schedule_then_the_weights_are_bit_identical(
     tmp_path: Path,
 ) -> None:

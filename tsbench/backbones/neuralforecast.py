@@ -295,6 +295,7 @@ def _build(name: str, entry: _Entry, shape: Shape) -> Network:
     with _undisturbed():
         from neuralforecast import models
         from neuralforecast.losses.pytorch import MSE
+        from neuralforecast.models.timesnet import Inception_Block_V1
 
         model = getattr(models, entry.model)(
             h=shape.horizon,
@@ -305,9 +306,9 @@ def _build(name: str, entry: _Entry, shape: Shape) -> Network:
             **settings,
         )
     for module in list(model.modules()):
-        for name, part in list(module.named_children()):
-            if type(part).__name__ == "Inception_Block_V1":
-                setattr(module, name, MergedKernels(part.kernels))
+        for place, part in list(module.named_children()):
+            if isinstance(part, Inception_Block_V1):
+                setattr(module, place, MergedKernels(part.kernels))
     # FEDformer's complex weights; fused AdamW takes real ones only.
     for module in list(model.modules()):
         names = [name for name, value in module.named_parameters(recurse=False) if value.is_complex()]
