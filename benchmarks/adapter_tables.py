@@ -16,7 +16,7 @@ from tabulate import tabulate
 
 from tsbench.bench.records import Record
 from tsbench.bench.store import ResultsStore
-from tsbench.metrics.bootstrap import disjoint_block, relative_change
+from tsbench.metrics.overlap import disjoint_block, relative_change
 from tsbench.report.labels import method_label
 from tsbench.report.select import select
 
@@ -99,7 +99,7 @@ def change(record: Record, origin: Record) -> str:
     ours, theirs = record.window_scores, origin.window_scores
     if ours is None or theirs is None:
         raise SystemExit("records without the errors of each window; run the cells again")
-    found = relative_change(ours.mse, theirs.mse, disjoint_block(ours.start, record.spec.horizon))
+    found = relative_change(ours.mse, theirs.mse, disjoint_block(ours.start, record.spec.horizon)).interval
     return f"{found.value:+.1f} % [{found.low:+.1f}, {found.high:+.1f}]"
 
 

@@ -1,6 +1,6 @@
 """How often does the Diebold-Mariano test reject when there is no difference? For windows that overlap.
 
-Usage: python benchmarks/dm_size.py [--draws 20000] [--block 12] [--blocks 5 14 29 119]
+Usage: python benchmarks/dm_size.py [--draws 20000] [--block 12] [--blocks 3 5 14 29 119]
 
 Differences are moving sums of `--block` independent normal numbers, as between forecasts whose windows share
 their targets and nothing else. Printed are the shares of draws with p below 5 and 0.1 %, for
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, default=20_000)
     parser.add_argument("--block", type=int, default=12)
-    parser.add_argument("--blocks", type=int, nargs="+", default=[5, 14, 29, 119])
+    parser.add_argument("--blocks", type=int, nargs="+", default=[3, 5, 14, 29, 119])
     asked = parser.parse_args()
     rows = [
         [blocks, *shares(asked.draws, asked.block, blocks, seed)] for seed, blocks in enumerate(asked.blocks)

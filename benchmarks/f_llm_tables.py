@@ -23,7 +23,7 @@ from tabulate import tabulate
 from tsbench.bench.records import Record
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec
-from tsbench.metrics.bootstrap import disjoint_block, relative_change
+from tsbench.metrics.overlap import disjoint_block, relative_change
 from tsbench.report.labels import spread
 
 FORMS = ("open-loop", "closed-loop", "lora", "mlp", "fpt")
@@ -75,7 +75,7 @@ def feedback(rows: Rows) -> str:
         np.mean([one.mse for one, _ in known], axis=0),
         np.mean([other.mse for _, other in known], axis=0),
         disjoint_block(starts, horizon),
-    )
+    ).interval
     return f"{change.value:+.1f} % [{change.low:+.1f}, {change.high:+.1f}]"
 
 

@@ -7,12 +7,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from tsbench.metrics.bootstrap import geometric_skill, nested_mean, relative_change, resampled_changes
+from tsbench.metrics.bootstrap import geometric_skill, nested_mean
 from tsbench.metrics.significance import (
     benjamini_hochberg,
     diebold_mariano,
     holm,
-    small_sample_factor,
     win_rate,
 )
 
@@ -23,38 +22,6 @@ PROBABILITIES = st.lists(st.floats(0, 1), min_size=1, max_size=12).map(np.array)
 def overlapping(generator: np.random.Generator, windows: int, block: int) -> NDArray[np.float64]:
     """Moving sums over `block` steps: what windows that share targets look like."""
     return np.convolve(generator.normal(size=windows + block - 1), np.ones(block), mode="valid")
-
-
-def long_hand(difference: NDArray[np.float64], lags: int) -> tuple[float, float]:
-    """Statistic and p-value, sum by sum."""
-    n = len(difference)
-    mean = sum(difference) / n
-    variance = 0.0
-    for lag in range(-lags, lags + 1):
-        total = 0.0
-        for t in range(n):
-            if 0 <= t - lag < n:
-                total += (difference[t] - mean) * (difference[t - lag] - mean)
-        variance += (1 - abs(lag) / (lags + 1)) * total / n
-    h = lags + 1
-    factor = (n + 1 - 2 * h + h * (h - 1) / n) / n
-    statistic = math.sqrt(factor) * mean / math.sqrt(variance / n)
-    return statistic, 2 * float(stats.t.cdf(-abs(statistic), 1.5 * n / h))
-
-
-@SEEDED
-@given(st.integers(0, 99), st.integers(1, 4), st.integers(22, 60))
-def test_the_test_agrees_with_sums_written_out(seed: int, block: int, windows: int) -> None:
-    generator = np.random.default_rng(seed)
-    errors, reference = 2 + overlapping(generator, windows, block), generator.normal(2, 1, windows)
-    found = diebold_mariano(errors, reference, block)
-    assert found.lags == 3 * block
-    assert (found.statistic, found.p) == pytest.approx(long_hand(errors - reference, 3 * block))
-
-
-def test_the_small_sample_factor_agrees_with_a_hand_computed_one() -> None:
-    assert small_sample_factor(10, 2) == pytest.approx((10 + 1 - 4 + 2 / 10) / 10)  # 0.72
-    assert small_sample_factor(50, 1) == pytest.approx(49 / 50)
 
 
 @SEEDED
@@ -68,7 +35,7 @@ def test_swapping_the_methods_turns_the_sign_and_units_do_not_matter(seed: int, 
     assert (scaled.statistic, scaled.p) == pytest.approx((found.statistic, found.p))
 
 
-@pytest.mark.parametrize("blocks", [7, 29])
+@pytest.mark.parametrize("blocks", [3, 7, 29])
 def test_without_a_difference_five_percent_are_found_different_at_most(blocks: int) -> None:
     """Of windows that share targets, as counts that chance allows; the plain t-test finds far more."""
     generator, block, draws = np.random.default_rng(1), 5, 400
@@ -87,23 +54,12 @@ def test_a_clear_difference_is_found() -> None:
     assert diebold_mariano(10 + difference, np.full(200, 10.0), 4).p < 1e-4
 
 
-def test_the_interval_of_overlapping_windows_covers_zero_a_little_less_often_than_it_says() -> None:
-    """Blocks as long as the overlap miss part of the variance."""
-    generator, blocks, block, draws = np.random.default_rng(3), 29, 4, 60
-    covered = 0
-    for _ in range(draws):
-        errors = 100 + overlapping(generator, blocks * block, block)
-        interval = relative_change(errors, np.full(len(errors), 100.0), block)
-        covered += interval.low <= 0 <= interval.high
-    assert stats.binom.ppf(0.001, draws, 0.85) <= covered <= stats.binom.ppf(0.999, draws, 0.95)
-
-
 @pytest.mark.parametrize(
     ("errors", "reference", "reason"),
     [
         (np.ones(40), np.ones(40), "equal in every window"),
         (np.arange(40.0), np.arange(40.0) + 0.1, "the difference never varies"),
-        (np.arange(14.0) % 3, np.ones(14), "4.67 blocks of windows; a test takes 5"),
+        (np.arange(8.0) % 3, np.ones(8), "2.67 blocks of windows; a test takes 3"),
         (np.array([1.0, np.nan] * 20), np.ones(40), "undefined errors"),
     ],
 )
@@ -165,14 +121,6 @@ def test_skill_of_swapped_methods_is_of_the_inverse_ratio(ratios: NDArray[np.flo
     assert (1 - forward.value / 100) * (1 - back.value / 100) == pytest.approx(1)
     assert forward.low <= forward.value <= forward.high
     assert 1 - geometric_skill(c * ratios).value / 100 == pytest.approx(c * (1 - forward.value / 100))
-
-
-def test_resampled_changes_are_what_the_interval_is_made_of() -> None:
-    errors, reference = np.random.default_rng(4).gamma(2, size=(2, 60))
-    interval = relative_change(errors, reference, 4)
-    drawn = resampled_changes(errors, reference, 4)
-    assert drawn.shape == (2_000,)
-    assert np.quantile(drawn, [0.025, 0.975]) == pytest.approx([interval.low, interval.high])
 
 
 def test_the_nested_interval_is_as_wide_as_both_sources_of_chance_make_it() -> None:

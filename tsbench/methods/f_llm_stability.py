@@ -18,7 +18,8 @@ from tsbench.config import FLlmOptions
 from tsbench.data.windows import evenly_spaced, gather_contexts
 from tsbench.methods.f_llm import FLlmForecaster, fit
 from tsbench.methods.task import Task
-from tsbench.metrics.bootstrap import disjoint_block, moving_block_weights
+from tsbench.metrics.bootstrap import moving_block_weights
+from tsbench.metrics.overlap import disjoint_block
 from tsbench.models.f_llm.lipschitz import (
     JacobianSpectrum,
     LipschitzConfig,

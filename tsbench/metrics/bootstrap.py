@@ -1,4 +1,4 @@
-"""How far a mean over overlapping windows could have come out differently: the moving-block bootstrap."""
+"""How far a figure could have come out differently: the bootstrap over readings, blocks and data sets."""
 
 import math
 from dataclasses import dataclass
@@ -9,17 +9,14 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Interval",
-    "disjoint_block",
     "geometric_skill",
     "median_interval",
     "moving_block_weights",
     "nested_mean",
-    "relative_change",
-    "resampled_changes",
 ]
 
-_DRAWS = 2_000
-_SEED = 0
+DRAWS = 2_000
+SEED = 0
 _TAILS = (0.025, 0.975)
 
 
@@ -30,20 +27,6 @@ class Interval:
     value: float
     low: float
     high: float
-
-
-def disjoint_block(starts: NDArray[np.int64], horizon: int) -> int:
-    """Smallest number of successive windows such that two so far apart share no target step.
-
-    Args:
-        starts: [W] first target rows, ascending.
-        horizon: Target steps H.
-
-    Returns:
-        Block length l in windows; W where any two windows share a step.
-    """
-    apart = (block for block in range(1, len(starts)) if (starts[block:] - starts[:-block]).min() >= horizon)
-    return next(apart, len(starts))
 
 
 @lru_cache(maxsize=1)  # methods are compared on the same windows, one after the other
@@ -64,9 +47,9 @@ def moving_block_weights(windows: int, block: int) -> NDArray[np.float64]:
     """
     if windows < 2 * block:
         return np.full((1, windows), math.nan)
-    generator = np.random.default_rng(_SEED)
-    first = generator.integers(0, windows - block + 1, (_DRAWS, -(-windows // block)))
-    drawn = (first[:, :, None] + np.arange(block)).reshape(_DRAWS, -1)[:, :windows]
+    generator = np.random.default_rng(SEED)
+    first = generator.integers(0, windows - block + 1, (DRAWS, -(-windows // block)))
+    drawn = (first[:, :, None] + np.arange(block)).reshape(DRAWS, -1)[:, :windows]
     weights = np.stack([np.bincount(row, minlength=windows) for row in drawn]) / windows
     weights.setflags(write=False)
     return weights
@@ -81,65 +64,31 @@ def median_interval(values: NDArray[np.floating]) -> Interval:
     value = float(np.median(values))
     if len(values) < 2:
         return Interval(value, math.nan, math.nan)
-    drawn = np.random.default_rng(_SEED).integers(0, len(values), (_DRAWS, len(values)))
+    drawn = np.random.default_rng(SEED).integers(0, len(values), (DRAWS, len(values)))
     low, high = np.quantile(np.median(np.asarray(values)[drawn], axis=1), _TAILS)
     return Interval(value, float(low), float(high))
 
 
-def resampled_changes(
-    errors: NDArray[np.floating], reference: NDArray[np.floating], block: int
-) -> NDArray[np.float64]:
-    """Change of a mean error in every resample of the windows, in percent.
+def nested_mean(values: NDArray[np.floating], draws: NDArray[np.floating]) -> Interval:
+    """Mean over data sets, with the interval of resampling data sets and drawing the value of each.
 
-    Args:
-        errors: [W], windows in time order.
-        reference: [W], the same windows.
-        block: Windows in a block of the bootstrap.
-
-    Returns:
-        [2000] float64, NaN where W < 2 l.
-    """
-    weights = moving_block_weights(len(errors), block)
-    ours, theirs = (weights @ np.asarray(values, dtype=np.float64) for values in (errors, reference))
-    return np.broadcast_to(100 * (ours / theirs - 1), _DRAWS)
-
-
-def relative_change(errors: NDArray[np.floating], reference: NDArray[np.floating], block: int) -> Interval:
-    """Change of a mean error against a reference's on the same windows, in percent; negative is better.
-
-    Args:
-        errors: [W], windows in time order.
-        reference: [W], the same windows.
-        block: Windows in a block of the bootstrap.
-
-    Returns:
-        100 (mean(errors) / mean(reference) - 1) with the 2.5 % and 97.5 % quantiles of the resamples.
-    """
-    value = 100 * (np.mean(errors, dtype=np.float64) / np.mean(reference, dtype=np.float64) - 1)
-    low, high = np.quantile(resampled_changes(errors, reference, block), _TAILS)
-    return Interval(float(value), float(low), float(high))
-
-
-def nested_mean(values: NDArray[np.floating], resampled: NDArray[np.floating]) -> Interval:
-    """Mean over data sets, with the interval of resampling data sets and, in each, its windows.
-
-    A resample draws as many data sets as there are, with replacement, and for each draw one of its own
-    resamples, independently: other data sets might have been chosen, and other test windows.
+    A resample draws as many data sets as there are, with replacement, and for each one of its draws,
+    independently: other data sets might have been chosen, and other test windows.
 
     Args:
         values: [D], one per data set.
-        resampled: [D, R], the same in R resamples of the windows.
+        draws: [D, R], values that each may have had with other test windows.
 
     Returns:
-        The mean; its bounds are NaN for a single data set, or where a resample is NaN.
+        The mean; its bounds are NaN for a single data set, or where a draw is NaN.
     """
     value, sets = float(np.mean(values)), len(values)
     if sets < 2:
         return Interval(value, math.nan, math.nan)
-    generator = np.random.default_rng(_SEED)
-    drawn = generator.integers(0, sets, (_DRAWS, sets))
-    inner = generator.integers(0, resampled.shape[1], (_DRAWS, sets))
-    low, high = np.quantile(np.asarray(resampled)[drawn, inner].mean(axis=1), _TAILS)
+    generator = np.random.default_rng(SEED)
+    drawn = generator.integers(0, sets, (DRAWS, sets))
+    inner = generator.integers(0, draws.shape[1], (DRAWS, sets))
+    low, high = np.quantile(np.asarray(draws)[drawn, inner].mean(axis=1), _TAILS)
     return Interval(value, float(low), float(high))
 
 

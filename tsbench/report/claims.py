@@ -175,8 +175,8 @@ def _mean_table(suite: str, found: Sequence[Claim], metric: Metric) -> Table:
         columns=("Source", "Data sets", f"Mean Δ{metric.upper()} %"),
         rows=tuple((Cell(source), Cell(cells), Cell(interval_text(mean))) for source, cells, mean in lines),
         notes=(
-            "Means over horizons, then over data sets. In brackets: 95 % of resampling data sets and, in "
-            "each, blocks of its windows.",
+            "Means over horizons, then over data sets. In brackets: 95 % of resampling data sets and "
+            "drawing the change on each from the distribution behind its interval.",
             "The paper's figures are its authors', on other backbones and always four horizons.",
         ),
         data=tuple(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tsbench.bench.records import Record, WindowScores
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec, TsMemoryOptions
-from tsbench.metrics.bootstrap import Interval, disjoint_block, relative_change, resampled_changes
+from tsbench.metrics.bootstrap import Interval
+from tsbench.metrics.overlap import disjoint_block, relative_change
 from tsbench.metrics.significance import DieboldMariano, benjamini_hochberg, diebold_mariano, holm
 from tsbench.report.labels import backbone_label, is_baseline, is_leak, method_label, of_collection, spread
 from tsbench.report.tables import Row, comparable_rows
@@ -86,9 +87,9 @@ class Comparison:
         ours: The method.
         reference: What it is compared with.
         block: Windows beyond which two share no target.
-        change: Of the mean error in percent, negative is better, with the bootstrap's interval.
+        change: Of the mean error in percent, negative is better, with its interval.
         by_seed: The same at each seed, against the reference at that seed where it has the same seeds.
-        resampled: [R] the same in each resample of the windows.
+        draws: [R] values it may have had with other test windows.
         test: Diebold-Mariano on the errors averaged over seeds.
     """
 
@@ -97,7 +98,7 @@ class Comparison:
     block: int
     change: Interval
     by_seed: tuple[float, ...]
-    resampled: NDArray[np.float64]
+    draws: NDArray[np.float64]
     test: DieboldMariano
 
 
@@ -239,13 +240,14 @@ def compare(ours: Scored, reference: Scored) -> Comparison:
     block = disjoint_block(ours.start, ours.row.spec.horizon)
     seeds = [[record.spec.seed for record in one.row.records] for one in (ours, reference)]
     theirs = reference.by_seed if seeds[0] == seeds[1] else reference.errors[None]
+    change = relative_change(ours.errors, reference.errors, block)
     return Comparison(
         ours=ours,
         reference=reference,
         block=block,
-        change=relative_change(ours.errors, reference.errors, block),
+        change=change.interval,
         by_seed=tuple((100 * (ours.by_seed.mean(axis=1) / theirs.mean(axis=1) - 1)).tolist()),
-        resampled=resampled_changes(ours.errors, reference.errors, block),
+        draws=change.draws(),
         test=diebold_mariano(ours.errors, reference.errors, block),
     )
 

@@ -10,7 +10,7 @@ from tsbench.bench.columns import certificate
 from tsbench.bench.records import Record
 from tsbench.bench.store import ResultsStore
 from tsbench.errors import TsbenchError
-from tsbench.metrics.significance import LAGS_PER_BLOCK, MIN_BLOCKS
+from tsbench.metrics.overlap import LAGS_PER_BLOCK, MIN_BLOCKS
 from tsbench.report.cells import Cell, Table
 from tsbench.report.claims import claim_tables, claims
 from tsbench.report.comparisons import (
@@ -144,14 +144,15 @@ def _comparison_table(suite: Suite, judged: Family, metric: Metric, against: Ref
 def _comparison_notes(judged: Family) -> tuple[str, ...]:
     comparisons = judged.comparisons
     same, untested = judged.verdicts.count("same forecast"), judged.verdicts.count("not tested")
-    left_out = f"; {same} same forecasts and {untested} not tested do not count" if same or untested else ""
+    others = [f"{count} {what}" for count, what in ((same, "same forecasts"), (untested, "not tested")) if count]
+    left_out = f"; {' and '.join(others)} do not count" if others else ""
     blocks = [len(one.ours.start) / one.block for one in comparisons]
     return (
-        "Change of the mean error on identical test windows, in percent; negative is better. 95 % interval: "
-        "moving-block bootstrap, blocks being as long as windows share targets "
-        f"({min(blocks):.3g} to {max(blocks):.3g} blocks).",
-        f"p: Diebold-Mariano, variance by Newey-West with {LAGS_PER_BLOCK} blocks of lags, correction of "
-        f"Harvey, Leybourne and Newbold; none below {MIN_BLOCKS} blocks.",
+        "Change of the mean error on identical test windows, in percent; negative is better. p: "
+        f"Diebold-Mariano, variance by Newey-West with {LAGS_PER_BLOCK} blocks of lags, half the windows at "
+        "most, correction of Harvey, Leybourne and Newbold. 95 % interval: the same for the ratio of the two "
+        f"means. Neither below {MIN_BLOCKS} blocks, a block being as long as windows share targets; here "
+        f"{min(blocks):.3g} to {max(blocks):.3g}.",
         f"Holm p: corrected for the family, all {judged.tested} tests of this table{left_out}.",
         f"Verdict: better or worse where Holm p < {LEVEL} and the interval is on one side of zero; otherwise "
         "inside the noise. Same forecast: equal in every window. Not tested: no p.",

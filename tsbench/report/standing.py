@@ -174,8 +174,9 @@ def summary_table(suite: Suite, judged: Family, metric: Metric) -> list[Table]:
 def mean_change(comparisons: Sequence[Comparison]) -> Interval:
     """Mean change in percent, over the horizons of each data set first, then over data sets.
 
-    The interval is `nested_mean`'s: data sets are drawn, and in each the blocks of windows, of each horizon
-    apart. NaN bounds for a single data set.
+    The interval is `nested_mean`'s: data sets are drawn, and for each a change from the distribution behind
+    its interval, the same place of it at all horizons, whose windows lie in the same rows. NaN bounds for a
+    single data set.
     """
     by_dataset: dict[str, list[Comparison]] = defaultdict(list)
     for one in comparisons:
@@ -183,8 +184,8 @@ def mean_change(comparisons: Sequence[Comparison]) -> Interval:
     if not by_dataset:
         return Interval(math.nan, math.nan, math.nan)
     values = [np.mean([one.change.value for one in each]) for each in by_dataset.values()]
-    resampled = [np.mean([one.resampled for one in each], axis=0) for each in by_dataset.values()]
-    return nested_mean(np.array(values), np.array(resampled))
+    draws = [np.mean([one.draws for one in each], axis=0) for each in by_dataset.values()]
+    return nested_mean(np.array(values), np.array(draws))
 
 
 def _figures(name: str, interval: Interval) -> dict[str, float]:
@@ -195,8 +196,8 @@ def _summary_notes() -> tuple[str, ...]:
     return (
         "Better, undecided, worse: verdicts against Origin, by data set and horizon. Win rate: share of them "
         "with a lower error than Origin, significant or not; ties count half.",
-        "Mean change: over horizons, then over data sets. In brackets: 95 % of resampling data sets and, in "
-        "each, blocks of its windows.",
+        "Mean change: over horizons, then over data sets. In brackets: 95 % of resampling data sets and "
+        "drawing the change on each from the distribution behind its interval.",
         "Skill: 1 - geometric mean of the error over the seasonal naive's, over horizons, then over data "
         "sets; positive is better. In brackets: 95 % of resampling data sets.",
         "Methods with other cells do not compare in mean change and skill.",
