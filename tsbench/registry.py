@@ -194,16 +194,17 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
                 NEURALFORECAST,
                 role="architecture",
                 lookback=lookback,
+                revision=revision,
             )
-            for name, lookback, description in (
-                ("nlinear", 336, "one linear layer around the last value"),
-                ("patchtst", 512, "PatchTST/64, a Transformer over patches, channel by channel"),
-                ("itransformer", 96, "iTransformer, attention across channels"),
-                ("timesnet", 96, "TimesNet, convolutions over periods"),
-                ("timemixer", 96, "TimeMixer, linear layers across time scales"),
-                ("fedformer", 96, "FEDformer without calendar features, channel by channel"),
-                ("informer", 96, "Informer without calendar features, channel by channel"),
-                ("autoformer", 96, "Autoformer without calendar features, channel by channel"),
+            for name, revision, lookback, description in (
+                ("nlinear", 1, 336, "one linear layer around the last value"),
+                ("patchtst", 1, 512, "PatchTST/64, a Transformer over patches, channel by channel"),
+                ("itransformer", 1, 96, "iTransformer, attention across channels"),
+                ("timesnet", 2, 96, "TimesNet, convolutions over periods"),
+                ("timemixer", 1, 96, "TimeMixer, linear layers across time scales"),
+                ("fedformer", 1, 96, "FEDformer without calendar features, channel by channel"),
+                ("informer", 1, 96, "Informer without calendar features, channel by channel"),
+                ("autoformer", 1, 96, "Autoformer without calendar features, channel by channel"),
             )
         ),
     ),

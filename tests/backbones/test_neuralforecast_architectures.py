@@ -135,13 +135,31 @@ def test_timesnets_merged_kernels_have_the_values_and_gradients_of_the_packages_
     assert merged, "no block of TimesNet was replaced"
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "timesnet"])
-def test_channels_are_independent_except_in_itransformer(name: str) -> None:
+def test_timesnet_of_one_channel_is_the_packages_on_standardised_contexts() -> None:
+    model = network("timesnet", shape=replace(SHAPE, channels=1)).eval()
+    context = contexts()[:1, :1]
+    mean, scale = context.mean(), torch.sqrt(context.var(correction=0) + 1e-5)
+    rows = ((context - mean) / scale).transpose(1, 2)
+    nothing = dict.fromkeys(("futr_exog", "hist_exog", "stat_exog"))
+    package = model.model({"insample_y": rows, "insample_mask": torch.ones_like(rows)} | nothing)
+    torch.testing.assert_close(model(context), (package * scale + mean).transpose(1, 2))
+
+
+def test_timesnet_forecasts_the_same_shape_at_any_level_and_scale() -> None:
+    model, context = network("timesnet").eval(), contexts()
+    scale, level = torch.tensor([2.0, 0.5, 10]).view(3, 1), torch.tensor([100.0, -5, 0]).view(3, 1)
+    torch.testing.assert_close(
+        model(scale * context + level), scale * model(context) + level, rtol=1e-3, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_channels_are_independent_except_in_itransformer_and_timesnet(name: str) -> None:
     model, context = network(name).eval(), contexts()
     others = contexts(seed=1)
     others[:, 1] = context[:, 1]
     equal = torch.allclose(model(others)[:, 1], model(context)[:, 1], rtol=1e-4, atol=1e-5)
-    assert equal == (name != "itransformer")
+    assert equal == (name not in ("itransformer", "timesnet"))
 
 
 @pytest.mark.parametrize("name", NAMES)

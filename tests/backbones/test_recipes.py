@@ -15,7 +15,7 @@ RECIPES = {
     "nlinear": (1, "27de603a"),
     "patchtst": (1, "bfad26ce"),
     "itransformer": (1, "d5a513b0"),
-    "timesnet": (1, "6dac69a1"),
+    "timesnet": (2, "cbd96407"),
     "timemixer": (1, "398a89b2"),
     "fedformer": (1, "d573435b"),
     "informer": (1, "ca95c747"),

@@ -26,8 +26,10 @@ from tsbench.config import digest
 from tsbench.errors import TsbenchError
 
 _ROWS_PER_CALL = 512
+_LEAST_VARIANCE = 1e-5  # added to that of a context, as in Time-Series-Library
 _LIGHTNING_VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
 _LIGHTNING_LOGGER = "lightning_fabric.utilities.seed"
+_LATER_FIELDS = ("embedded", "standardised")  # unset, they leave the identities of older results valid
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class _Entry:
         settings_of: Arguments that differ, by data set.
         recipe_of: Fields of the recipe that differ, by data set.
         multivariate: Whether it takes all channels of a window together; else each is a window of its own.
+        embedded: Whether the package has it for single series only, and its embedding and projection are
+            replaced by those of all channels.
+        standardised: Whether contexts are standardised inside the network, channel by channel, where the
+            package leaves that out.
         alone: Whether it forecasts windows one by one, as it would mix those of one call.
         multiple: Number that the lookback must be divisible by.
     """
@@ -51,6 +57,8 @@ class _Entry:
     settings_of: dict[str, dict[str, Any]] = field(default_factory=dict)
     recipe_of: dict[str, dict[str, Any]] = field(default_factory=dict)
     multivariate: bool = False
+    embedded: bool = False
+    standardised: bool = False
     alone: bool = False
     multiple: int = 1
 
@@ -117,8 +125,9 @@ _ENTRIES = {
         },
         multivariate=True,
     ),
-    # TimesNet (arXiv 2210.02186): its authors' Time-Series-Library, scripts for H = 96. The periods are those
-    # of the mean spectrum of a call.
+    # TimesNet (arXiv 2210.02186): its authors' Time-Series-Library, scripts for H = 96. All channels share an
+    # embedding, and contexts are standardised inside, as there. The periods are those of the mean spectrum of
+    # a call.
     "timesnet": _Entry(
         "TimesNet",
         _times(16, 32) | {"encoder_layers": 2, "top_k": 5, "num_kernels": 6, "dropout": 0.1},
@@ -130,6 +139,9 @@ _ENTRIES = {
             "Traffic": _times(512, 512),
             "ILI": _times(768, 768),
         },
+        multivariate=True,
+        embedded=True,
+        standardised=True,
         alone=True,
     ),
     # TimeMixer (arXiv 2405.14616): scripts in Time-Series-Library for H = 96.
@@ -197,13 +209,15 @@ class Network(nn.Module):
     Args:
         model: Takes and gives [rows, steps, 1], or [w, steps, C] if multivariate.
         multivariate: Whether the model takes all channels of a window together.
+        standardised: Whether the model sees contexts of mean 0 and variance 1, and its forecasts are put back.
         alone: Whether windows are forecast one by one.
     """
 
-    def __init__(self, model: nn.Module, multivariate: bool, alone: bool) -> None:
+    def __init__(self, model: nn.Module, multivariate: bool, standardised: bool, alone: bool) -> None:
         super().__init__()
         self.model = model
         self.multivariate = multivariate
+        self.standardised = standardised
         self.alone = alone
 
     def forward(self, context: Tensor) -> Tensor:
@@ -219,6 +233,13 @@ class Network(nn.Module):
         return torch.cat(parts)
 
     def _forecast(self, context: Tensor) -> Tensor:
+        if not self.standardised:
+            return self._run(context)
+        mean = context.mean(dim=-1, keepdim=True)
+        scale = (context.var(dim=-1, keepdim=True, correction=0) + _LEAST_VARIANCE).sqrt()
+        return self._run((context - mean) / scale) * scale + mean
+
+    def _run(self, context: Tensor) -> Tensor:
         rows = context.transpose(1, 2) if self.multivariate else context.flatten(0, 1).unsqueeze(-1)
         batch = {"insample_y": rows, "insample_mask": torch.ones_like(rows)}
         nothing = dict.fromkeys(("futr_exog", "hist_exog", "stat_exog"))
@@ -268,7 +289,8 @@ class MergedKernels(nn.Module):
 def load(options: BackboneOptions) -> Architecture:
     """An architecture of the package; the table in this module has its settings and their sources."""
     entry = _ENTRIES[options.name]
-    content = digest([asdict(entry)])[:8]
+    settings = {name: value for name, value in asdict(entry).items() if value or name not in _LATER_FIELDS}
+    content = digest([settings])[:8]
     return Architecture(
         options.name,
         partial(_build, options.name, entry),
@@ -289,7 +311,7 @@ def _build(name: str, entry: _Entry, shape: Shape) -> Network:
             f"{shape.lookback}; use --lookback {-(-shape.lookback // entry.multiple) * entry.multiple}"
         )
     settings = entry.settings | entry.settings_of.get(shape.dataset, {})
-    if entry.multivariate:
+    if entry.multivariate and not entry.embedded:
         settings["n_series"] = shape.channels
     seed = torch.initial_seed() % 2**32
     with _undisturbed():
@@ -305,6 +327,8 @@ def _build(name: str, entry: _Entry, shape: Shape) -> Network:
             random_seed=seed,
             **settings,
         )
+        if entry.embedded:
+            _embed_together(model, shape.channels)
     for module in list(model.modules()):
         for place, part in list(module.named_children()):
             if isinstance(part, Inception_Block_V1):
@@ -314,7 +338,17 @@ def _build(name: str, entry: _Entry, shape: Shape) -> Network:
         names = [name for name, value in module.named_parameters(recurse=False) if value.is_complex()]
         for parameter in names:
             parametrize.register_parametrization(module, parameter, _Complex())
-    return Network(model, entry.multivariate, entry.alone)
+    return Network(model, entry.multivariate, entry.standardised, entry.alone)
+
+
+def _embed_together(model: nn.Module, channels: int) -> None:
+    """Replace the first and the last layer of a network for single series by those of all channels."""
+    from neuralforecast.common._modules import TokenEmbedding
+
+    network = cast("Any", model)
+    width = network.projection.in_features
+    network.enc_embedding.value_embedding = TokenEmbedding(channels, width)
+    network.projection = nn.Linear(width, channels)
 
 
 @contextmanager

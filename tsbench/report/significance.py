@@ -144,7 +144,9 @@ def _comparison_table(suite: Suite, judged: Family, metric: Metric, against: Ref
 def _comparison_notes(judged: Family) -> tuple[str, ...]:
     comparisons = judged.comparisons
     same, untested = judged.verdicts.count("same forecast"), judged.verdicts.count("not tested")
-    others = [f"{count} {what}" for count, what in ((same, "same forecasts"), (untested, "not tested")) if count]
+    others = [
+        f"{count} {what}" for count, what in ((same, "same forecasts"), (untested, "not tested")) if count
+    ]
     left_out = f"; {' and '.join(others)} do not count" if others else ""
     blocks = [len(one.ours.start) / one.block for one in comparisons]
     return (
