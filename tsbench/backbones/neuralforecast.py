@@ -209,7 +209,7 @@ class Network(nn.Module):
     Args:
         model: Takes and gives [rows, steps, 1], or [w, steps, C] if multivariate.
         multivariate: Whether the model takes all channels of a window together.
-        standardised: Whether the model sees contexts of mean 0 and variance 1, and its forecasts are put back.
+        standardised: Whether the model sees contexts of mean 0 and variance 1; its forecasts are put back.
         alone: Whether windows are forecast one by one.
     """
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from tsbench.metrics.bootstrap import DRAWS, SEED, Interval
+from tsbench.metrics.bootstrap import DRAWS, Interval
 
 __all__ = [
     "Change",
@@ -135,16 +135,17 @@ class Change:
         return Interval(self.value, self.value - reach, self.value + reach)
 
     def draws(self) -> NDArray[np.float64]:
-        """Values [2000] that it may have had instead, from the distribution behind the interval."""
-        drawn = np.random.default_rng(SEED).standard_t(self.error.degrees, DRAWS)
-        return np.asarray(self.value + self.error.standard_error * drawn)
+        """Values [2000] that it may have had instead: evenly spaced quantiles, ascending."""
+        quantiles = stats.t.ppf((np.arange(DRAWS) + 0.5) / DRAWS, self.error.degrees)
+        return np.asarray(self.value + self.error.standard_error * quantiles)
 
 
 def relative_change(errors: NDArray[np.floating], reference: NDArray[np.floating], block: int) -> Change:
     """Compare the mean errors of two forecasts on the same windows.
 
     The ratio q of two means moves as the mean of (errors - q reference) / mean(reference) does (delta
-    method), so its error is `mean_error`'s of that series.
+    method), so its error is `mean_error`'s of that series. That takes the reference's mean as well known,
+    and is not the series that `diebold_mariano` tests: the interval may exclude zero where p does not.
 
     Args:
         errors: [W], windows in time order.
