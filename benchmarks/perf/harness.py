@@ -80,6 +80,8 @@ def run(name: str, data: str, horizon: int, windows: int) -> None:
         return result
 
     def forecast_and_score(count: int) -> None:
+        if count > len(every.starts):
+            sys.exit(f"{data} has {len(every.starts)} test windows; ask for no more with --windows")
         grid = WindowGrid("test", LOOKBACK, horizon, 1, every.starts[:count], every.total)
         with tempfile.TemporaryDirectory() as folder:
             frozen = FrozenBackbone(backbone, scaled, LOOKBACK, Path(folder), 2**40)

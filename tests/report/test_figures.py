@@ -13,7 +13,7 @@ from tsbench.bench.records import WindowScores
 from tsbench.bench.store import ResultsStore
 from tsbench.errors import TsbenchError
 from tsbench.metrics.ranks import CriticalDifference
-from tsbench.report.figures.canvas import save, style
+from tsbench.report.figures.canvas import save, sheet, style
 from tsbench.report.figures.catalog import FIGURES, draw_figures
 from tsbench.report.figures.changes import prepare_ablation, prepare_capacity, prepare_domain_shift
 from tsbench.report.figures.costs import prepare_accuracy_latency, prepare_retrieval_scaling
@@ -325,3 +325,10 @@ def test_without_matplotlib_the_extra_is_named(root: Path, monkeypatch: pytest.M
     with pytest.raises(TsbenchError, match=r"matplotlib; pip install 'tsbench\[figures\]'"):
         draw_figures(root, root / "figures")
     assert not (root / "figures").exists()
+
+
+def test_dollar_signs_in_names_are_no_formulas(tmp_path: Path) -> None:
+    with style():
+        figure = sheet(4, 3, "US$%/EUR$", "in $ (% of $)")
+        save(figure, tmp_path / "money")
+    assert len(list(tmp_path.iterdir())) == 2

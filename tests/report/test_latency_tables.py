@@ -127,3 +127,10 @@ def test_programs_get_one_row_per_method_with_its_device() -> None:
     ]
     assert all(row["total_ms"] > 0 and row["untrained"] is False for row in rows)
     assert len(render(tables, "csv").splitlines()) == 5
+
+
+def test_the_memory_of_a_cold_start_is_that_of_its_own_process() -> None:
+    row = next(
+        row for row in json.loads(render(latency_tables([measured()]), "json")) if row["method"] == "raft"
+    )
+    assert row["peak_rss_mb"] == 512

@@ -67,8 +67,10 @@ def cost_figures(measured: Measurement, method: str) -> dict[str, Any]:
         "untrained": cost.untrained,
         "parameters": cost.parameters,
         **settings,
-        **(vars(cost.cold_start) if cost.cold_start else {}),
         **{name: value for name, value in vars(measured.provenance).items() if name != "versions"},
+        **(
+            vars(cost.cold_start) if cost.cold_start else {}
+        ),  # its peak memory is the process's of the method
         "plugmem": spec.plugmem,
         "key": measured.key,
     }

@@ -91,6 +91,7 @@ def sheet(width: float, height: float, title: str, note: str) -> "Figure":
     """
     from matplotlib.figure import Figure
 
+    title, note = (text.replace("$", r"\$") for text in (title, note))  # names of data, not formulas
     heading, lines = wrap(title, int(_TITLE_LETTERS * width)), wrap(note, int(_NOTE_LETTERS * width))
     head = 0.05 + _TITLE_LINE * len(heading)
     total = height + head + _NOTE_LINE * len(lines)
