@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/adapter_tables.py [--results results]
 
-Gains are changes of the MSE in percent, paired on the same test windows, with a 95 %
-in blocks beyond which windows share no target. The records come from
+Gains are changes of the MSE in percent, paired on the same test windows, with 95 %
+intervals for windows that share targets. The records come from
 `tsbench run --backbone flame-small` and `--backbone fracast`
 with `--method` ts-memory, raft, ts-rag and, on flame-small, lora, profile `standard`, seed 0.
 """

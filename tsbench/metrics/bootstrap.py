@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ __all__ = [
 ]
 
 DRAWS = 2_000
-SEED = 0
+_SEED = 0
 _TAILS = (0.025, 0.975)
 
 
@@ -29,7 +28,6 @@ class Interval:
     high: float
 
 
-@lru_cache(maxsize=1)  # methods are compared on the same windows, one after the other
 def moving_block_weights(windows: int, block: int) -> NDArray[np.float64]:
     """How often each window is drawn in each resample, as shares.
 
@@ -47,7 +45,7 @@ def moving_block_weights(windows: int, block: int) -> NDArray[np.float64]:
     """
     if windows < 2 * block:
         return np.full((1, windows), math.nan)
-    generator = np.random.default_rng(SEED)
+    generator = np.random.default_rng(_SEED)
     first = generator.integers(0, windows - block + 1, (DRAWS, -(-windows // block)))
     drawn = (first[:, :, None] + np.arange(block)).reshape(DRAWS, -1)[:, :windows]
     weights = np.stack([np.bincount(row, minlength=windows) for row in drawn]) / windows
@@ -64,7 +62,7 @@ def median_interval(values: NDArray[np.floating]) -> Interval:
     value = float(np.median(values))
     if len(values) < 2:
         return Interval(value, math.nan, math.nan)
-    drawn = np.random.default_rng(SEED).integers(0, len(values), (DRAWS, len(values)))
+    drawn = np.random.default_rng(_SEED).integers(0, len(values), (DRAWS, len(values)))
     low, high = np.quantile(np.median(np.asarray(values)[drawn], axis=1), _TAILS)
     return Interval(value, float(low), float(high))
 
@@ -85,7 +83,7 @@ def nested_mean(values: NDArray[np.floating], draws: NDArray[np.floating]) -> In
     value, sets = float(np.mean(values)), len(values)
     if sets < 2:
         return Interval(value, math.nan, math.nan)
-    generator = np.random.default_rng(SEED)
+    generator = np.random.default_rng(_SEED)
     drawn = generator.integers(0, sets, (DRAWS, sets))
     inner = generator.integers(0, draws.shape[1], (DRAWS, sets))
     low, high = np.quantile(np.asarray(draws)[drawn, inner].mean(axis=1), _TAILS)

@@ -68,9 +68,8 @@ def cost_figures(measured: Measurement, method: str) -> dict[str, Any]:
         "parameters": cost.parameters,
         **settings,
         **{name: value for name, value in vars(measured.provenance).items() if name != "versions"},
-        **(
-            vars(cost.cold_start) if cost.cold_start else {}
-        ),  # its peak memory is the process's of the method
+        # After the provenance: the peak memory is that of the method's own process.
+        **(vars(cost.cold_start) if cost.cold_start else {}),
         "plugmem": spec.plugmem,
         "key": measured.key,
     }
