@@ -9,7 +9,7 @@ AlphaPolicy = Literal["val", "oracle"]
 AlphaCriterion = Literal["crps", "mae", "mse"]
 Precision = Literal["fp32", "bf16"]
 TimingPrecision = Literal["fp32", "bf16", "fp16"]
-Schedule = Literal["constant", "cosine", "halving"]
+Schedule = Literal["constant", "cosine", "late-halving"]
 RecipeName = Literal["paper", "released"]
 AblationName = Literal[
     "none",

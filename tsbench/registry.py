@@ -185,6 +185,7 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
             "two linear layers, trained by `--method supervised`",
             role="architecture",
             lookback=336,
+            revision=2,
         ),
         *(
             Entry(
@@ -197,14 +198,14 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
                 revision=revision,
             )
             for name, revision, lookback, description in (
-                ("nlinear", 1, 336, "one linear layer around the last value"),
+                ("nlinear", 2, 336, "one linear layer around the last value"),
                 ("patchtst", 1, 512, "PatchTST/64, a Transformer over patches, channel by channel"),
-                ("itransformer", 1, 96, "iTransformer, attention across channels"),
-                ("timesnet", 2, 96, "TimesNet, convolutions over periods"),
-                ("timemixer", 1, 96, "TimeMixer, linear layers across time scales"),
-                ("fedformer", 1, 96, "FEDformer without calendar features, channel by channel"),
-                ("informer", 1, 96, "Informer without calendar features, channel by channel"),
-                ("autoformer", 1, 96, "Autoformer without calendar features, channel by channel"),
+                ("itransformer", 2, 96, "iTransformer, attention across channels"),
+                ("timesnet", 3, 96, "TimesNet, convolutions over periods"),
+                ("timemixer", 2, 96, "TimeMixer, linear layers across time scales"),
+                ("fedformer", 2, 96, "FEDformer without calendar features, channel by channel"),
+                ("informer", 2, 96, "Informer without calendar features, channel by channel"),
+                ("autoformer", 2, 96, "Autoformer without calendar features, channel by channel"),
             )
         ),
     ),

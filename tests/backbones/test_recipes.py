@@ -11,15 +11,15 @@ from tsbench.registry import find, load_backbone
 
 LONG = ("ETTh1", "ETTh2", "ETTm1", "ETTm2", "Exchange", "Weather", "Electricity", "Traffic", "ILI")
 RECIPES = {
-    "dlinear": (1, "4a3cc096"),
-    "nlinear": (1, "27de603a"),
+    "dlinear": (2, "8badde1b"),
+    "nlinear": (2, "f57a29d4"),
     "patchtst": (1, "bfad26ce"),
-    "itransformer": (1, "d5a513b0"),
-    "timesnet": (2, "cbd96407"),
-    "timemixer": (1, "398a89b2"),
-    "fedformer": (1, "d573435b"),
-    "informer": (1, "ca95c747"),
-    "autoformer": (1, "dc7e8d88"),
+    "itransformer": (2, "55d5f3cf"),
+    "timesnet": (3, "da3b43f8"),
+    "timemixer": (2, "1029eb87"),
+    "fedformer": (2, "f57966bc"),
+    "informer": (2, "3214a3ba"),
+    "autoformer": (2, "150b9d9a"),
 }
 
 

@@ -147,7 +147,7 @@ def test_the_validation_split_chooses_the_learning_rate(bench: Bench) -> None:
     assert diagnostics["val_mse"] == min(scores.values())
     assert scores[diagnostics["learning_rate"]] == diagnostics["val_mse"]
     assert all(report["config"]["average_decay"] > 0 for report in reports)
-    assert all(report["config"]["schedule"] == "halving" for report in reports)
+    assert all(report["config"]["schedule"] == "late-halving" for report in reports)
 
 
 @pytest.mark.parametrize("name", ["dlinear", "nlinear"])

@@ -366,13 +366,15 @@ def test_when_there_is_nothing_to_train_on_then_it_is_refused() -> None:
         ShuffledBatches(8, 0, seed=0)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "halving"])
+@pytest.mark.parametrize("schedule", ["cosine", "late-halving"])
 def test_schedules_are_those_of_torch_and_constant_stays_constant(schedule: Schedule) -> None:
     config = replace(CONFIG, schedule=schedule)
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
     reference = {
         "cosine": torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=config.max_steps),
-        "halving": torch.optim.lr_scheduler.StepLR(optimiser, config.eval_every, gamma=0.5),
+        "late-halving": torch.optim.lr_scheduler.MultiStepLR(
+            optimiser, range(2 * config.eval_every, config.max_steps, config.eval_every), gamma=0.5
+        ),
     }[schedule]
     for step in range(config.max_steps):
         assert learning_rate(step, config) == pytest.approx(reference.get_last_lr()[0], abs=1e-12)

@@ -18,7 +18,8 @@ class Recipe:
     Attributes:
         learning_rates: Each is tried; the validation split chooses.
         batch_windows: Windows per step, each with all its channels.
-        schedule: Of the rate. "halving" halves it after each epoch, as Informer's code and its heirs do.
+        schedule: Of the rate. "late-halving" halves it after each epoch from the second on, as the code of
+            Informer and its heirs does (their "type1").
         epochs: Passes over the train windows, at most.
         patience: Epochs without improvement on the validation split after which training stops.
     """
@@ -66,7 +67,7 @@ class Architecture:
 
 
 LINEAR_RECIPE = Recipe(
-    learning_rates=(5e-4, 1e-3, 5e-3), batch_windows=32, schedule="halving", epochs=10, patience=3
+    learning_rates=(5e-4, 1e-3, 5e-3), batch_windows=32, schedule="late-halving", epochs=10, patience=3
 )
 """Of DLinear and NLinear on data sets of which their authors have no script."""
 

@@ -85,7 +85,9 @@ _TRANSFORMER = {
     "decoder_layers": 1,
     "dropout": 0.05,
 }
-_USUAL_RECIPE = Recipe(learning_rates=(1e-4,), batch_windows=32, schedule="halving", epochs=10, patience=3)
+_USUAL_RECIPE = Recipe(
+    learning_rates=(1e-4,), batch_windows=32, schedule="late-halving", epochs=10, patience=3
+)
 
 _ENTRIES = {
     # PatchTST/64 (arXiv 2211.14730): the authors' scripts, whose lookback is 336, at the paper's 512. RevIN
@@ -159,7 +161,7 @@ _ENTRIES = {
             "dropout": 0.1,
             "use_norm": True,
         },
-        Recipe(learning_rates=(1e-2,), batch_windows=128, schedule="halving", epochs=10, patience=10),
+        Recipe(learning_rates=(1e-2,), batch_windows=128, schedule="late-halving", epochs=10, patience=10),
         {
             "ETTm2": {"d_model": 32},
             "Weather": {"e_layers": 3},

@@ -56,8 +56,8 @@ class TrainingConfig:
         eval_every: Steps between two validations; the last step is always validated.
         patience: Validations in a row without improvement after which training stops.
         learning_rate: AdamW step size.
-        schedule: "constant"; "cosine" for a decay from `learning_rate` to zero over `max_steps`; or "halving"
-            for half the rate after every validation.
+        schedule: "constant"; "cosine" for a decay from `learning_rate` to zero over `max_steps`; or
+            "late-halving" for half the rate after every validation but the first.
         warmup_steps: First steps over which the learning rate rises linearly.
         average_decay: Decay of the exponential moving average of the weights that is validated and kept
             instead of the weights themselves, such as 0.999; 0 keeps none. It starts shorter: after t steps
@@ -279,8 +279,8 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     rate = config.learning_rate * min(1.0, (step + 1) / (config.warmup_steps + 1))
     if config.schedule == "constant":
         return rate
-    if config.schedule == "halving":
-        return rate * 0.5 ** (step // config.eval_every)
+    if config.schedule == "late-halving":
+        return rate * 0.5 ** max(0, step // config.eval_every - 1)
     return rate * 0.5 * (1 + math.cos(math.pi * step / config.max_steps))
 
 
