@@ -136,6 +136,13 @@ def test_records_that_do_not_compare_never_share_a_table(other: Record) -> None:
     assert not any(cell.best for row in alone.rows for cell in row)
 
 
+def test_scores_of_two_processors_share_a_table_whose_title_names_both() -> None:
+    one, other = make_record(origin_spec(), device="cpu: A"), make_record(memory_spec(), device="cpu: B")
+    (table,) = comparison_tables([one, other])
+    assert len(table.rows) == 2
+    assert "cpu: A; cpu: B" in table.title
+
+
 def test_a_cell_with_sampled_paths_shares_the_row_of_the_same_cell_without() -> None:
     later = make_record(origin_spec(samples=100), extra={"samples": 100.0}, created="2026-01-03T00:00:00Z")
     (table,) = comparison_tables([later, *small_table()])

@@ -105,6 +105,15 @@ def device_name(device: str) -> str:
     return f"cpu: {platform.processor() or platform.machine()}"
 
 
+def score_device(name: str) -> str:
+    """What of a device must be equal for scores to compare: a GPU's name; processors are all "cpu".
+
+    Forecasts of two processors differ in the last digits alone, training by less than between two seeds;
+    timings never compare across processors and do not use this.
+    """
+    return "cpu" if name.startswith("cpu:") else name
+
+
 def peak_rss_mb() -> float:
     """Largest resident memory of this process so far, in MiB.
 

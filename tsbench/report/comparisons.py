@@ -9,13 +9,22 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tsbench.bench.provenance import score_device
 from tsbench.bench.records import Record, WindowScores
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec, TsMemoryOptions
 from tsbench.metrics.bootstrap import Interval
 from tsbench.metrics.overlap import disjoint_block, relative_change
 from tsbench.metrics.significance import DieboldMariano, benjamini_hochberg, diebold_mariano, holm
-from tsbench.report.labels import backbone_label, is_baseline, is_leak, method_label, of_collection, spread
+from tsbench.report.labels import (
+    backbone_label,
+    devices_label,
+    is_baseline,
+    is_leak,
+    method_label,
+    of_collection,
+    spread,
+)
 from tsbench.report.tables import Row, comparable_rows
 
 Metric = Literal["mse", "mae", "crps"]
@@ -24,6 +33,9 @@ Verdict = Literal["better", "worse", "inside the noise", "same forecast", "not t
 Reference = Literal["origin", "control"]
 
 LEVEL = 0.05
+
+_Key = tuple[tuple[str, str], str]
+"""Of a suite: what its settings share, and the backbone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +151,8 @@ def suites(records: Iterable[Record], store: ResultsStore, metric: Metric) -> li
     Raises:
         TsbenchError: A file is damaged.
     """
-    settings: dict[tuple[str, str], list[Setting]] = defaultdict(list)  # by what is shared, and backbone
-    refused: dict[tuple[str, str], list[str]] = defaultdict(list)
+    settings: dict[_Key, list[Setting]] = defaultdict(list)
+    refused: dict[_Key, list[str]] = defaultdict(list)
     for suite, rows, elsewhere in _fullest(records):
         spec = rows[0].spec
         scored: list[Scored] = []
@@ -159,7 +171,7 @@ def suites(records: Iterable[Record], store: ResultsStore, metric: Metric) -> li
     with_backbone = {shared for shared, backbone in settings if backbone}
     return [
         Suite(
-            " · ".join(filter(None, (backbone, shared))),
+            " · ".join(filter(None, (backbone, shared[0], _devices(found)))),
             _with_adapted(found),
             tuple(refused[shared, backbone]),
         )
@@ -168,12 +180,12 @@ def suites(records: Iterable[Record], store: ResultsStore, metric: Metric) -> li
     ]
 
 
-def _fullest(records: Iterable[Record]) -> Iterator[tuple[tuple[str, str], list[Row], list[Row]]]:
+def _fullest(records: Iterable[Record]) -> Iterator[tuple[_Key, list[Row], list[Row]]]:
     """Each suite's rows at each data set and horizon, and its adapted rows that were scored elsewhere alone.
 
     Of several settings the one with the most methods on the suite's backbone, then the most windows.
     """
-    settings: dict[tuple[str, str, str], list[tuple[list[Row], list[Row]]]] = defaultdict(list)
+    settings: dict[tuple[*_Key, str], list[tuple[list[Row], list[Row]]]] = defaultdict(list)
     for rows in comparable_rows(r for r in records if not of_collection(r) and not is_leak(r.spec)):
         # a stride given and the profile's own may be the same windows
         own = {(same_cell(row.spec), row.weights, row.records[0].levels): row for row in rows}
@@ -204,12 +216,18 @@ def _place(spec: CellSpec) -> str:
     return f"{spec.dataset}, H = {spec.horizon}"
 
 
-def _shared(row: Row) -> str:
-    """What all settings of a suite share, but the backbone."""
+def _shared(row: Row) -> tuple[str, str]:
+    """What all settings of a suite share, but the backbone: in words, and the kind of device."""
     spec = row.spec
     dropped = [f"incomplete last batch of {spec.drop_last} dropped"] if spec.drop_last else []
-    device = row.records[0].provenance.device
-    return " · ".join([f"L = {spec.lookback}", f"profile {spec.profile}", device, *dropped])
+    device = score_device(row.records[0].provenance.device)
+    return " · ".join([f"L = {spec.lookback}", f"profile {spec.profile}", *dropped]), device
+
+
+def _devices(settings: Iterable[Setting]) -> str:
+    return devices_label(
+        record for setting in settings for scored in setting.scored for record in scored.row.records
+    )
 
 
 def _backbone(row: Row) -> str:

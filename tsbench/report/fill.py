@@ -9,11 +9,13 @@ import numpy as np
 from tsbench.bench.checks import lacking_here
 from tsbench.bench.columns import changed_options
 from tsbench.bench.latency_records import Measurement
+from tsbench.bench.provenance import score_device
 from tsbench.bench.records import Failure, Record
 from tsbench.bench.suite import Suite
 from tsbench.config import CellSpec
 from tsbench.report.labels import (
     backbone_label,
+    devices_label,
     is_leak,
     levels_label,
     method_label,
@@ -107,7 +109,8 @@ def fill_scores(
                 figures[place, metric] = _score([chosen[spec] for spec in specs], metric)
     rows = {place: chosen[spec] for place, specs in cells.items() for spec in specs if spec in chosen}
     used = [record for row in rows.values() for record in row.records]
-    return Filling(figures | _averages(layout, figures), (*_as_run(rows), *method_notes(used)))
+    devices = [f"Devices: {devices_label(used)}."] if used else []
+    return Filling(figures | _averages(layout, figures), (*devices, *_as_run(rows), *method_notes(used)))
 
 
 def fill_timings(layout: Layout, backbones: Sequence[str], measurements: Iterable[Measurement]) -> Filling:
@@ -228,7 +231,7 @@ def _setting(records: Sequence[Record], metric: str) -> tuple[str, ...]:
         f"all {total} {what}" if windows == total else f"{windows} of {total} {what}",
         "data " + " ".join(record.provenance.data_sha256[:8] for record in records),
         f"profile {spec.profile}",
-        made.device,
+        score_device(made.device),
         *([f"incomplete last batch of {spec.drop_last} dropped"] if spec.drop_last else []),
         *([f"CRPS over {levels_label(first.levels)}"] if metric == "crps" else []),
     )

@@ -1,7 +1,7 @@
 """What tables say in words: names of rows, the setting above them, the notes below them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -135,9 +135,14 @@ def backbone_label(spec: CellSpec) -> str:
     return f"{spec.backbone} ({spec.checkpoint})" if spec.checkpoint else spec.backbone
 
 
-def setting_label(record: Record, levels: tuple[float, ...]) -> str:
-    """The line above a table: everything that must be equal for its scores to compare."""
-    spec = record.spec
+def devices_label(records: Iterable[Record]) -> str:
+    """The devices that records were made on."""
+    return "; ".join(sorted({record.provenance.device for record in records}))
+
+
+def setting_label(records: Sequence[Record], levels: tuple[float, ...]) -> str:
+    """The line above a table: everything that must be equal for its scores to compare, and the devices."""
+    record, spec = records[0], records[0].spec
     series = of_collection(record)
     scored = f"{record.windows} of {record.windows_total} {'series' if series else 'windows'}"
     crps = f"CRPS pooled over {levels_label(levels)}" if levels else "no CRPS: point forecasts"
@@ -146,7 +151,7 @@ def setting_label(record: Record, levels: tuple[float, ...]) -> str:
         f"{scored} (stride {record.test_stride})",
         *([f"incomplete last batch of {spec.drop_last} dropped"] if spec.drop_last else []),
         f"profile {spec.profile}",
-        record.provenance.device,
+        devices_label(records),
         *(["official test part"] if series else ["test split", crps]),
         f"data {record.provenance.data_sha256[:8]}",
     ]

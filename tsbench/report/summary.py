@@ -4,12 +4,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Literal
 
+from tsbench.bench.provenance import score_device
 from tsbench.bench.records import Record
 from tsbench.config import TRANSFERS, WHOLE_SERIES
 from tsbench.report.cells import Cell, Table
 from tsbench.report.labels import (
     MISSING,
     backbone_label,
+    devices_label,
     is_baseline,
     method_label,
     of_collection,
@@ -37,8 +39,8 @@ def summary_tables(records: Iterable[Record], score: Score) -> list[Table]:
     for rows in comparable_rows(record for record in records if score in record.metrics):
         spec, first = rows[0].spec, rows[0].records[0]
         steps = "official horizons" if of_collection(first) else f"H = {spec.horizon}, L = {spec.lookback}"
-        suites[steps, f"profile {spec.profile}", first.provenance.device].append(rows)
-    return [_suite_table(suite, settings, score) for suite, settings in suites.items()]
+        suites[steps, f"profile {spec.profile}", score_device(first.provenance.device)].append(rows)
+    return [_suite_table((steps, profile), found, score) for (steps, profile, _), found in suites.items()]
 
 
 def _fullest(settings: list[list[Row]]) -> list[list[Row]]:
@@ -57,11 +59,12 @@ def _suite_table(suite: tuple[str, ...], every_setting: list[list[Row]], score: 
     names = sorted(ranks, key=lambda name: (ranks[name], name))
     shown = tuple(_setting_row(rows, names, score) for rows in settings)
     complete = all(cell.text != MISSING for row in shown for cell in row)
+    devices = devices_label(record for rows in settings for row in rows for record in row.records)
     notes = [] if complete else [f"{MISSING}: not run."]
     if len(settings) < len(every_setting):
         notes.append("Some data sets were also run on other windows; `tsbench report` shows every setting.")
     return Table(
-        title=" · ".join((score.upper(), *suite)),
+        title=" · ".join((score.upper(), *suite, devices)),
         columns=("Data set", "Series" if of_collection(settings[0][0].records[0]) else "Windows", *names),
         rows=shown,
         notes=tuple(notes),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tsbench.bench.columns import certificate
+from tsbench.bench.provenance import score_device
 from tsbench.bench.records import Failure, Record
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec
@@ -96,7 +97,8 @@ def stored_cells(store: ResultsStore, expression: str = "") -> tuple[list[Record
 def comparison_tables(records: Iterable[Record], *, with_published: bool = False) -> list[Table]:
     """Scores of methods side by side, one table per setting.
 
-    Records that differ in data, windows, profile, device, lookback or horizon never share a table. Seeds of
+    Records that differ in data, windows, profile, lookback or horizon, or in the GPU, never share a table.
+    Seeds of
     one cell share a row. Of several records of one cell and seed (an older protocol, or with and without
     sampled paths) the newest counts. The best of a column is the smallest mean as printed, ties included;
     rows that leak, and CRPS over other levels than that of most rows, do not take part.
@@ -120,14 +122,14 @@ def comparison_tables(records: Iterable[Record], *, with_published: bool = False
 
 
 def _comparison(rows: list[Row]) -> Table:
-    members = [record for row in rows for record in row.records]
+    members = _members(rows)
     common = common_levels(rows)
     origin_mse = {
         row.weights: float(np.mean(row.values("mse"))) for row in rows if row.spec.method == "origin"
     }
     scores = [score_cells(rows, metric) for metric in ("mse", "mae", "crps")]
     return Table(
-        title=setting_label(members[0], common),
+        title=setting_label(members, common),
         columns=("Method", "Backbone", "MSE", "MAE", "CRPS", "Cov80", "Width", "ΔMSE %", ALPHA, "Seeds"),
         rows=tuple(
             (
@@ -158,12 +160,12 @@ def _comparison(rows: list[Row]) -> Table:
 
 
 def _collection_table(rows: list[Row], with_published: bool) -> Table:
-    members = [record for row in rows for record in row.records]
+    members = _members(rows)
     scores = [score_cells(rows, metric) for metric in ("smape", "mase", "owa")]
     printed = published_smape(rows[0].spec.dataset) if with_published else {}
     figures = ", ".join(f"{method} {smape}" for method, smape in printed.items())
     return Table(
-        title=setting_label(members[0], ()),
+        title=setting_label(members, ()),
         columns=("Method", "Backbone", "L", "SMAPE", "MASE", "OWA", "Seeds"),
         rows=tuple(
             (*row.names(), Cell(lookback_label(row.spec)), *in_row, Cell(str(len(row.records))))
@@ -290,7 +292,7 @@ def diagnostics_tables(records: Iterable[Record]) -> list[Table]:
     """How fused methods came to their scores: the retrieved beside the base, and α beside the oracle's."""
     return [
         Table(
-            title=f"Diagnostics · {setting_label(rows[0].records[0], rows[0].records[0].levels)}",
+            title=f"Diagnostics · {setting_label(_members(rows), rows[0].records[0].levels)}",
             columns=("Method", "Backbone", ALPHA, *(heading for heading, _, _ in _DIAGNOSTICS)),
             rows=tuple(
                 (
@@ -350,7 +352,8 @@ def comparable_rows(records: Iterable[Record]) -> list[list[Row]]:
         setting = (
             *(spec.dataset, spec.horizon, 0 if of_collection(record) else spec.lookback),
             *(spec.profile, spec.drop_last or 0),
-            *(record.windows, record.windows_total, record.test_stride, made.device, made.data_sha256),
+            *(record.windows, record.windows_total, record.test_stride, score_device(made.device)),
+            made.data_sha256,
         )
         cell = (
             spec.model_dump_json(exclude={"seed", "device", "samples", "test_stride"}),
@@ -362,6 +365,10 @@ def comparable_rows(records: Iterable[Record]) -> list[list[Row]]:
         sorted((Row(tuple(seeds[seed] for seed in sorted(seeds))) for seeds in cells.values()), key=_order)
         for _, cells in sorted(settings.items(), key=lambda item: item[0])
     ]
+
+
+def _members(rows: Iterable[Row]) -> list[Record]:
+    return [record for row in rows for record in row.records]
 
 
 def _order(row: Row) -> tuple[int, str, str]:

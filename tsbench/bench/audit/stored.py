@@ -9,6 +9,7 @@ import numpy as np
 from tsbench.bench.audit.findings import Audit, Ledger
 from tsbench.bench.audit.record import audit_record, cell_of, group_of
 from tsbench.bench.audit.teachers import audit_teachers
+from tsbench.bench.provenance import score_device
 from tsbench.bench.records import Record
 from tsbench.bench.runner import NAIVE_BACKBONES
 from tsbench.bench.store import ResultsStore
@@ -151,7 +152,7 @@ def _table_key(record: Record) -> tuple[object, ...]:
         spec.drop_last or 0,
         f"{record.windows} of {record.windows_total}",
         record.test_stride,
-        made.device,
+        score_device(made.device),
         made.data_sha256[:8],
         group_of(record),
     )

@@ -95,12 +95,13 @@ def score_rows(records: Sequence[Record], found: Gains) -> tuple[list[ScoreRow],
     long: list[ScoreRow] = []
     collection: list[ScoreRow] = []
     for rows in comparable_rows(records):
-        first = rows[0].records[0]
+        members = [record for row in rows for record in row.records]
+        first = members[0]
         metrics: tuple[str, ...] = COLLECTION if of_collection(first) else LONG
         columns = [_scores(rows, metric, found) for metric in metrics]
         levels = common_levels(rows)
         (collection if of_collection(first) else long).extend(
-            ScoreRow(row, setting_label(first, levels), is_leak(row.spec), scores)
+            ScoreRow(row, setting_label(members, levels), is_leak(row.spec), scores)
             for row, *scores_of_row in zip(rows, *columns, strict=True)
             for scores in [tuple(scores_of_row)]
         )
