@@ -344,7 +344,11 @@ def _open_sparse(
         with path.open("wb") as file:
             file.truncate(size)
     descriptor = os.open(path, os.O_RDWR)
-    mapped = mmap.mmap(descriptor, size)
+    try:
+        mapped = mmap.mmap(descriptor, size)
+    except BaseException:
+        os.close(descriptor)
+        raise
     weakref.finalize(mapped, os.close, descriptor)
     return mapped, np.frombuffer(mapped, dtype=dtype).reshape(shape), descriptor
 

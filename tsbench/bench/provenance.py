@@ -108,8 +108,8 @@ def device_name(device: str) -> str:
 def score_device(name: str) -> str:
     """What of a device must be equal for scores to compare: a GPU's name; processors are all "cpu".
 
-    Forecasts of two processors differ in the last digits alone, training by less than between two seeds;
-    timings never compare across processors and do not use this.
+    Frozen forecasts of two processors agree but for the last digits, weights trained on them drift a little
+    (docs/footguns.md). Timings never compare across processors and do not use this.
     """
     return "cpu" if name.startswith("cpu:") else name
 
