@@ -1,3 +1,5 @@
+import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -134,10 +136,46 @@ def test_a_processor_is_named_by_its_model(monkeypatch: pytest.MonkeyPatch) -> N
     assert device_name("cpu") == "cpu: Some: CPU 9000"
 
 
+ARM = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n"
+
+
+@pytest.mark.parametrize(
+    ("listed", "name"),
+    [
+        (
+            ["Architecture: aarch64", "Vendor ID: ARM", "  Model name: Neoverse-N1", "    Model: 1"],
+            "Neoverse-N1",
+        ),
+        (["  Model name: Cortex-A55", "    Model: 0", "  Model name: Cortex-A76"], "Cortex-A55 + Cortex-A76"),
+        (["BIOS Model name: board", "  Model name: -"], None),
+    ],
+)
+def test_an_arm_processor_is_named_as_lscpu_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listed: list[str], name: str | None
+) -> None:
+    program = tmp_path / "lscpu"
+    program.write_text("\n".join(["#!/bin/sh", *(f"echo '{line}'" for line in listed)]))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    read_as(monkeypatch, ARM)
+    assert device_name("cpu") == f"cpu: {name or platform.processor() or platform.machine()}"
+
+
+@pytest.mark.skipif(shutil.which("lscpu") is None, reason="no lscpu")
+def test_lscpu_and_cpuinfo_agree_on_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    if "model name" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("cpuinfo names no model")
+    named = device_name("cpu")
+    device_name.cache_clear()
+    read_as(monkeypatch, ARM)
+    assert device_name("cpu") == named
+
+
 def test_without_cpuinfo_the_architecture_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "exists", lambda self: False)
+    monkeypatch.setenv("PATH", "")
     assert preferred_precision("cpu") == "fp32"
-    assert device_name("cpu").startswith("cpu: ")
+    assert device_name("cpu") == f"cpu: {platform.processor() or platform.machine()}"
 
 
 def test_a_gpu_is_named_by_its_model(monkeypatch: pytest.MonkeyPatch) -> None:

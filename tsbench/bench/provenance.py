@@ -1,5 +1,6 @@
 """Where, when and from what a figure was made."""
 
+import os
 import platform
 import resource
 import subprocess
@@ -102,7 +103,28 @@ def device_name(device: str) -> str:
         for line in cpuinfo.read_text().splitlines():
             if line.startswith("model name"):
                 return f"cpu: {line.partition(':')[2].strip()}"
-    return f"cpu: {platform.processor() or platform.machine()}"
+    return f"cpu: {_listed_model() or platform.processor() or platform.machine()}"
+
+
+def _listed_model() -> str:
+    """Model name by lscpu, which knows the numbers that stand for it in an ARM's cpuinfo; "" if it does not.
+
+    A processor with cores of several models has a name of all of them.
+    """
+    try:
+        listed = subprocess.run(
+            ["lscpu"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    fields = (line.partition(":") for line in listed.stdout.splitlines())
+    models = [value.strip() for name, _, value in fields if name.strip() == "Model name"]
+    return " + ".join(model for model in models if model != "-")
 
 
 def score_device(name: str) -> str:
