@@ -59,6 +59,20 @@ def test_the_overhead_is_the_median_of_paired_differences() -> None:
     assert cost_figures(measured(), "origin")["against_origin_ms"] is None
 
 
+def test_a_single_round_has_a_difference_and_no_interval() -> None:
+    once = {
+        name: replace(cost, stages={stage: spent[:1] for stage, spent in cost.stages.items()})
+        for name, cost in COSTS.items()
+    }
+    tables = latency_tables([replace(measured(), costs=once)])
+    row = dict(zip(tables[0].columns, (cell.text for cell in tables[0].rows[1]), strict=True))
+    assert (row["Against Origin, ms"], row["Against Origin, %"]) == ("+3.000", "+30.0 %")
+    assert "those of 1 round," in tables[0].notes[0]
+    figures = json.loads(render(tables, "json"))[1]
+    assert figures["against_origin_ms"] == 3
+    assert figures["against_origin_ms_low"] is figures["against_origin_ms_high"] is None
+
+
 def test_without_origin_there_is_no_overhead() -> None:
     alone = replace(measured(), costs={"raft": COSTS["raft"]})
     (table, _) = latency_tables([alone])

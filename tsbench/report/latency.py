@@ -96,7 +96,8 @@ def _query_table(group: list[Measurement]) -> Table:
         notes=(
             "A query is one channel of one window. Stages are means and add up to the total; forward is that "
             "of all networks. Percentiles are those of "
-            f"{' or '.join(map(str, rounds))} rounds, each with other queries, the same for all methods.",
+            f"{' or '.join(map(str, rounds))} round{'s' if rounds[-1] > 1 else ''}, each with other queries, "
+            "the same for all methods.",
             "Against Origin: median of the differences round by round, with its 95 % bootstrap interval; "
             "in percent of Origin's median.",
             *([UNTRAINED] if any(set(measured.costs) - {"origin"} for measured in group) else []),
@@ -219,8 +220,10 @@ def _overhead(measured: Measurement, method: str) -> tuple[str, str]:
     if against is None:
         return MISSING, MISSING
     reference = float(np.median(_per_query(measured, measured.costs["origin"])))
-    interval = f"{against.value:+.3f} [{against.low:+.3f}, {against.high:+.3f}]"
-    return interval, f"{100 * against.value / reference:+.1f} %"
+    difference = f"{against.value:+.3f}"
+    if np.isfinite(against.low):  # there were several rounds
+        difference += f" [{against.low:+.3f}, {against.high:+.3f}]"
+    return difference, f"{100 * against.value / reference:+.1f} %"
 
 
 def _number(value: float | None, form: str) -> str:
