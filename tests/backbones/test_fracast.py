@@ -155,6 +155,27 @@ def test_when_few_prefixes_may_be_cached_then_forecasts_stay_the_same(
         assert len(median.encoder._prefixes) == 2
 
 
+def test_after_forgetting_a_forecast_takes_the_work_of_a_first_one(
+    median: Fracast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_stage, stages = fracast_encoder._run_stage, 0
+
+    def counting(*arguments: Any) -> torch.Tensor:
+        nonlocal stages
+        stages += 1
+        return run_stage(*arguments)
+
+    monkeypatch.setattr(fracast_encoder, "_run_stage", counting)
+    work = []
+    for action in (median.forget, lambda: None, median.forget):
+        action()
+        before = stages
+        median.predict(series(batch=1), 48)
+        work.append(stages - before)
+    first, again, after_forgetting = work
+    assert again < first == after_forgetting
+
+
 def test_context_with_too_few_finite_values_is_refused(median: Fracast) -> None:
     context = series(length=50)
     context[1, :-7] = torch.nan

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import tsbench
 from tsbench.backbones.base import BackboneOptions
 from tsbench.backbones.timesfm import TimesFM, load
+from tsbench.bench.networks import networks, parameter_count, require_compilable
 from tsbench.errors import TsbenchError
 
 pytest.importorskip("timesfm")
@@ -139,6 +140,16 @@ def test_embedding_is_the_last_output_token_that_the_packages_decoding_has(
     vectors = backbone.embed(walks[:, -100:])
     assert vectors.shape == (5, WIDTH)
     torch.testing.assert_close(vectors, seen[0], rtol=1e-4, atol=1e-4)
+
+
+def test_every_parameter_of_the_checkpoint_counts_and_torch_compile_reaches_them(
+    backbone: TimesFM, checkpoint: Path
+) -> None:
+    stored = load_file(checkpoint / "model.safetensors")
+    names = {name for name, _ in networks(backbone)[0].named_parameters()}
+    assert names <= stored.keys()
+    assert parameter_count(backbone) == sum(stored[name].numel() for name in names)
+    require_compilable(backbone, 100)
 
 
 def test_a_longer_horizon_leaves_the_first_steps_as_they_are(backbone: TimesFM, walks: torch.Tensor) -> None:

@@ -1,5 +1,6 @@
 """Timing: every method gets the same queries in turn, on its real path, and readings survive the disk."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -12,7 +13,7 @@ import toy
 
 from tsbench.backbones.base import BackboneOptions, Forecaster
 from tsbench.backbones.random_weights import random_backbone
-from tsbench.bench.latency import prepare, queries, run_latency, time_rounds
+from tsbench.bench.latency import autocast, prepare, queries, run_latency, time_rounds
 from tsbench.bench.latency_grid import check_latency, latency_specs
 from tsbench.bench.latency_records import Measurement, load_measurements, measurement_key, save_measurement
 from tsbench.bench.runner import Bench
@@ -73,6 +74,23 @@ def test_methods_take_turns_and_none_is_always_behind_the_same() -> None:
     order.clear()
     time_rounds(forecasters("a", "b", "c"), once, clock(), warm_up=1, repeats=20)
     assert order == first_time
+
+
+def test_no_forecast_finds_what_another_left_behind(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    class Remembering(toy.Toy):
+        def forget(self) -> None:
+            events.append("forget")
+
+        def predict(self, context: torch.Tensor, horizon: int) -> torch.Tensor:
+            events.append("forecast")
+            return super().predict(context, horizon)
+
+    monkeypatch.setattr(toy, "load", lambda options: Remembering(options.name, season=24))
+    run_latency(bench, [SPEC.model_copy(update={"methods": ("origin", "ts-memory")})])
+    rounds = SPEC.warm_up + SPEC.repeats
+    assert events == ["forget", "forecast"] * 2 * rounds
 
 
 def test_every_round_has_other_queries_and_they_are_test_windows(bench: Bench) -> None:
@@ -193,20 +211,34 @@ def test_lora_without_training_forecasts_as_its_backbone_and_counts_its_adapters
     assert torch.equal(adapted, backbone.predict(context, spec.horizon))
 
 
-def test_reduced_precision_reaches_the_backbone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+def test_reduced_precision_reaches_the_backbone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
     seen: set[torch.dtype | None] = set()
 
     class Watching(toy.Toy):
         def predict(self, context: torch.Tensor, horizon: int) -> torch.Tensor:
-            seen.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+            seen.add(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None)
             return super().predict(context, horizon)
 
     monkeypatch.setattr(toy, "load", lambda options: Watching(options.name, season=24))
     for precision, expected in (("fp32", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
         seen.clear()
         fresh = Bench(bench.store)
-        run_latency(fresh, specs(precision=precision, repeats=1, end_to_end=True, test_stride=200))
+        asked = {"precision": precision, "device": device, "repeats": 1}
+        run_latency(fresh, specs(**asked, end_to_end=True, test_stride=200))
         assert seen == {expected}
+
+
+@pytest.mark.parametrize(("device", "kind"), [("cpu", "cpu"), ("cuda", "cuda"), ("cuda:1", "cuda")])
+def test_autocast_is_that_of_the_device_that_networks_run_on(device: str, kind: str) -> None:
+    with warnings.catch_warnings(action="ignore"):  # where there is no GPU
+        chosen = autocast(SPEC.model_copy(update={"device": device, "precision": "bf16"}))
+    assert (chosen.device, chosen.fast_dtype) == (kind, torch.bfloat16)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -241,7 +273,8 @@ def specs(**changed: object) -> list[LatencySpec]:
 
 def test_settings_are_every_combination_with_an_evaluation_per_horizon(bench: Bench) -> None:
     asked = specs(
-        horizons=[12, 24], batches=[1, 64], end_to_end=True, test_stride=7, methods=["raft", "raft"]
+        **{"horizons": [12, 24, 12], "batches": [1, 64, 1], "datasets": ["demo", "demo"]},
+        **{"end_to_end": True, "test_stride": 7, "methods": ["raft", "raft"]},
     )
     assert [(spec.horizon, spec.batch, spec.repeats, spec.test_stride) for spec in asked] == [
         (12, 1, 50, 1),
@@ -252,6 +285,12 @@ def test_settings_are_every_combination_with_an_evaluation_per_horizon(bench: Be
         (24, None, 1, 7),
     ]
     assert {spec.methods for spec in asked} == {("raft",)}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_compiled_evaluation_comes_after_one_that_does_not_count(bench: Bench, compiled: bool) -> None:
+    evaluation = specs(compiled=compiled, end_to_end=True)[-1]
+    assert (evaluation.batch, evaluation.warm_up, evaluation.repeats) == (None, int(compiled), 1)
 
 
 @pytest.mark.parametrize(
@@ -265,6 +304,7 @@ def test_settings_are_every_combination_with_an_evaluation_per_horizon(bench: Be
         ({"horizons": [100_000]}, "longer than the test split"),
         ({"datasets": ["M4-Hourly"]}, "windows of a long data set"),
         ({"device": "tpu"}, "unknown device"),
+        ({"compiled": True, "warm_up": 0}, "give --warm-up 1"),
     ],
 )
 def test_mistakes_are_found_before_any_work(bench: Bench, changed: dict[str, object], said: str) -> None:
@@ -291,20 +331,31 @@ def test_compiling_reaches_each_network_once(bench: Bench, monkeypatch: pytest.M
     assert set(compiled) == expected
 
 
-def test_a_failed_compilation_is_one_line_and_other_errors_stay_what_they_are(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"compiled": True}, r"with --compile \(no kernel for you\); leave out --compile"),
+        ({"precision": "bf16"}, r"with --dtype bf16 \(no kernel for you\); leave out --dtype bf16"),
+        ({"compiled": True, "precision": "fp16"}, "leave out --compile or --dtype fp16"),
+    ],
+)
+def test_a_network_that_cannot_run_as_asked_is_one_line_and_other_errors_stay_what_they_are(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, changed: dict[str, object], said: str
 ) -> None:
+    message = "no kernel\nfor you"
+
     class Failing(toy.Toy):
         def predict(self, context: torch.Tensor, horizon: int) -> torch.Tensor:
-            raise RuntimeError("no kernel\nfor you")
+            raise RuntimeError(message)
 
     monkeypatch.setattr(toy, "load", lambda options: Failing(options.name, season=24))
-    with pytest.raises(
-        TsbenchError, match=r"torch.compile failed \(no kernel for you\); leave out --compile"
-    ):
-        run_latency(Bench(bench.store), specs(compiled=True))
+    with pytest.raises(TsbenchError, match=said):
+        run_latency(Bench(bench.store), specs(**changed))
     with pytest.raises(RuntimeError, match=r"^no kernel"):
         run_latency(Bench(bench.store), specs())
+    message = "DefaultCPUAllocator: can't allocate memory"
+    with pytest.raises(RuntimeError, match=r"^DefaultCPUAllocator"):
+        run_latency(Bench(bench.store), specs(**changed))
 
 
 def test_lora_on_a_backbone_that_it_cannot_adapt_is_refused_before_timing(bench: Bench) -> None:

@@ -62,6 +62,13 @@ class Fracast:
         """
         return self.encoder.encode(context).last.to(context.device)
 
+    def forget(self) -> None:
+        """Let go of what earlier contexts left behind, so that the next forecast costs what a first one does.
+
+        What depends on a context's detected periods alone is kept for contexts with the same ones.
+        """
+        self.encoder.forget()
+
     def _block(self, context: torch.Tensor) -> torch.Tensor:
         """One block [B, Q, 48]."""
         encoded = self.encoder.encode(context)

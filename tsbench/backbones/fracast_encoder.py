@@ -229,6 +229,10 @@ class FracastEncoder:
         quantiles: torch.Tensor = head.out_proj(x)
         return quantiles * encoded.span.unsqueeze(-1) + encoded.loc.unsqueeze(-1)
 
+    def forget(self) -> None:
+        """Drop the cached prefixes."""
+        self._prefixes.clear()
+
     def _normalise(self, context: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Min-max normalise the visible points; left-pad to the length the head reads."""
         tail = context[:, -self.positions :].to(self._device)

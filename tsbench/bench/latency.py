@@ -12,9 +12,9 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
-from torch import nn
 
 from tsbench.backbones.base import Backbone, BackboneOptions, Forecaster, RollOut, resolve_device
+from tsbench.backbones.batching import is_out_of_memory
 from tsbench.backbones.chronos import Chronos2, ChronosBolt
 from tsbench.backbones.forecast_cache import FrozenBackbone
 from tsbench.backbones.random_weights import random_backbone
@@ -26,6 +26,7 @@ from tsbench.bench.latency_records import (
     measurement_key,
     save_measurement,
 )
+from tsbench.bench.networks import compiled, parameter_count, require_compilable
 from tsbench.bench.provenance import device_name, peak_rss_mb, provenance
 from tsbench.bench.runner import Bench, cache_budget
 from tsbench.bench.stopwatch import Stopwatch
@@ -36,7 +37,7 @@ from tsbench.data.dataset import Dataset
 from tsbench.data.paths import home
 from tsbench.data.windows import evenly_spaced, gather_contexts
 from tsbench.errors import TsbenchError
-from tsbench.methods.fusion import FusedForecaster, Lap, predict_in_stages
+from tsbench.methods.fusion import Lap, predict_in_stages
 from tsbench.methods.lora import adaptable_family
 from tsbench.methods.task import Fitted, Task, make_task
 from tsbench.methods.untrained import untrained
@@ -85,6 +86,8 @@ def run_latency(
         backbone = load(bench, settings[0])
         if "lora" in settings[0].methods:
             adaptable_family(backbone)
+        if settings[0].compiled:
+            require_compilable(backbone, settings[0].lookback)
         for horizon, at_horizon in groupby(settings, key=lambda spec: spec.horizon):
             group = list(at_horizon)
             bench.progress(f"{group[0].dataset} H={horizon}: preparing {', '.join(group[0].methods)}")
@@ -138,13 +141,18 @@ def prepare(bench: Bench, spec: LatencySpec, backbone: Backbone) -> Prepared:
     frozen = FrozenBackbone(backbone, task.scaled, spec.lookback, home() / "forecasts", cache_budget())
     fitted = {method: untrained(tasks[method], frozen, spec.precision) for method in spec.methods}
     if spec.compiled:
-        for network in {each for method in fitted.values() for each in _networks(method.forecaster)}:
-            network.compile()
+        run = compiled({method: each.forecaster for method, each in fitted.items()})
+        fitted = {method: replace(each, forecaster=run[method]) for method, each in fitted.items()}
     return Prepared(task, frozen, fitted)
 
 
 def time_rounds(
-    forecasters: Mapping[str, Forecaster], once: Once, watch: Stopwatch, warm_up: int, repeats: int
+    forecasters: Mapping[str, Forecaster],
+    once: Once,
+    watch: Stopwatch,
+    warm_up: int,
+    repeats: int,
+    forget: Callable[[], None] = lambda: None,
 ) -> dict[str, list[dict[str, float]]]:
     """Run every forecaster once per round, so that whatever drifts hits all of them.
 
@@ -156,6 +164,7 @@ def time_rounds(
         watch: Times it.
         warm_up: Rounds that are not recorded.
         repeats: Rounds after them.
+        forget: Called before every run, outside the clock, so that none finds what another left behind.
 
     Returns:
         By name, milliseconds of each stage in each recorded round.
@@ -164,6 +173,7 @@ def time_rounds(
     readings: dict[str, list[dict[str, float]]] = {name: [] for name in forecasters}
     for number in range(warm_up + repeats):
         for name in orders.permutation(list(forecasters)):
+            forget()
             watch.start()
             once(forecasters[name], number, watch.lap)
             spent = watch.stop()
@@ -192,19 +202,25 @@ def _measurement(bench: Bench, spec: LatencySpec, prepared: Prepared, cold_start
         f"{spec.dataset} H={spec.horizon}: {spec.warm_up} + {spec.repeats} rounds of {per_round} queries, "
         f"{len(forecasters)} methods"
     )
-    watch = Stopwatch(resolve_device(spec.device))
+    if spec.compiled:
+        torch.compiler.reset()  # what was compiled for the shapes of earlier settings would serve these too
+    watch, forget = Stopwatch(resolve_device(spec.device)), getattr(backbone, "forget", lambda: None)
     try:
-        readings = time_rounds(forecasters, once, watch, spec.warm_up, spec.repeats)
+        readings = time_rounds(forecasters, once, watch, spec.warm_up, spec.repeats, forget)
     except RuntimeError as error:
-        if not spec.compiled:
+        asked = ["--compile"] if spec.compiled else []
+        asked += [f"--dtype {spec.precision}"] if spec.precision != "fp32" else []
+        if not asked or is_out_of_memory(error):
             raise
         cause = " ".join(str(error).split())[:200]
-        raise TsbenchError(f"torch.compile failed ({cause}); leave out --compile") from error
+        raise TsbenchError(
+            f"forecasts fail with {' '.join(asked)} ({cause}); leave out {' or '.join(asked)}"
+        ) from error
     stages = _STAGES if spec.batch else (*_STAGES, "other")
     costs = {
         method: MethodCost(
             stages={stage: [spent.get(stage, 0.0) for spent in rounds] for stage in stages},
-            parameters=_parameters(forecasters[method]),
+            parameters=parameter_count(forecasters[method]),
             untrained=method in _TRAINED_METHODS,
             settings=prepared.fitted[method].diagnostics,
             cold_start=cold_start(bench, spec, method) if cold_starts and spec.batch else None,
@@ -247,9 +263,14 @@ def _evaluation(prepared: Prepared, spec: LatencySpec) -> tuple[int, Once]:
 
 
 def _forecast(forecaster: Forecaster, context: torch.Tensor, spec: LatencySpec, lap: Lap) -> torch.Tensor:
-    reduced = _REDUCED.get(spec.precision, torch.bfloat16)
-    with torch.autocast(context.device.type, reduced, enabled=spec.precision != "fp32"):
+    with autocast(spec):
         return predict_in_stages(forecaster, context, spec.horizon, lap)
+
+
+def autocast(spec: LatencySpec) -> torch.autocast:
+    """Autocast of the device that networks run on, wherever contexts come from."""
+    reduced = _REDUCED.get(spec.precision, torch.bfloat16)
+    return torch.autocast(torch.device(spec.device).type, reduced, enabled=spec.precision != "fp32")
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,18 +327,6 @@ def _start_cold(mirror: Path | None, own_data: dict[str, Dataset], spec: Latency
         peak_rss_mb=peak_rss_mb(),
         peak_device_mb=torch.cuda.max_memory_allocated(context.device) / 2**20 if on_gpu else None,
     )
-
-
-def _networks(forecaster: Forecaster) -> list[nn.Module]:
-    if isinstance(forecaster, FusedForecaster):
-        return [*_networks(forecaster.base), *_networks(forecaster.companion)]
-    return [value for value in vars(forecaster).values() if isinstance(value, nn.Module)]
-
-
-def _parameters(forecaster: Forecaster) -> int | None:
-    """Parameters of all networks; None where none is in sight."""
-    found = {id(weight): weight.numel() for each in _networks(forecaster) for weight in each.parameters()}
-    return sum(found.values()) or None
 
 
 def _last_channel(dataset: Dataset) -> Dataset:

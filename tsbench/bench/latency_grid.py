@@ -24,6 +24,7 @@ def latency_specs(
     batches: Iterable[int],
     end_to_end: bool,
     test_stride: int,
+    compiled: bool = False,
     own_data: Collection[str] = (),
     **common: Any,
 ) -> list[LatencySpec]:
@@ -37,6 +38,7 @@ def latency_specs(
         batches: Queries per call.
         end_to_end: Also time one evaluation of the test windows per data set and horizon.
         test_stride: Steps between those test windows.
+        compiled: Run networks through torch.compile; an evaluation then comes after one that does not count.
         own_data: Names of data sets that are not in the catalogue.
         **common: Further fields that all settings share.
 
@@ -54,12 +56,12 @@ def latency_specs(
     for name in datasets:
         with mistakes.noting():
             members += [entry.name for entry in resolve([name])]
-    evaluation = {"batch": None, "repeats": 1, "warm_up": 0, "test_stride": test_stride}
-    variants: list[dict[str, Any]] = [{"batch": batch} for batch in batches]
+    evaluation = {"batch": None, "repeats": 1, "warm_up": int(compiled), "test_stride": test_stride}
+    variants: list[dict[str, Any]] = [{"batch": batch} for batch in dict.fromkeys(batches)]
     specs = []
-    for dataset, horizon in product((*members, *own_data), horizons):
+    for dataset, horizon in product(dict.fromkeys((*members, *own_data)), dict.fromkeys(horizons)):
         for variant in (*variants, *([evaluation] if end_to_end else [])):
-            setting = {"dataset": dataset, "horizon": horizon, "backbone": backbone}
+            setting = {"dataset": dataset, "horizon": horizon, "backbone": backbone, "compiled": compiled}
             with mistakes.noting():
                 fields = common | setting | variant | {"methods": tuple(dict.fromkeys(names))}
                 specs.append(LatencySpec.model_validate(fields))
@@ -112,6 +114,8 @@ def _check_models(spec: LatencySpec) -> None:
         require_shape(spec.backbone)
         if spec.checkpoint is not None:
             raise TsbenchError("--random-init and --checkpoint exclude each other; leave one out")
+    if spec.compiled and not spec.warm_up:
+        raise TsbenchError("--compile compiles in the first round, which must not count; give --warm-up 1")
     if spec.compiled and not shutil.which(os.environ.get("CXX", "g++")):
         raise TsbenchError(
             "--compile needs a C++ compiler and found no g++; install one, name it in CXX, or leave it out"

@@ -51,7 +51,8 @@ def latency(
         TimingPrecision, typer.Option(help="Number format of the networks, by autocast.")
     ] = "fp32",
     compile: Annotated[
-        bool, typer.Option("--compile", help="Run the networks through torch.compile.")
+        bool,
+        typer.Option("--compile", help="Run the networks through torch.compile; warm-up rounds compile."),
     ] = False,
     plugmem: Annotated[
         PlugMemSizeName, typer.Option(help="Size of the memory module, which LoRA's adapters match.")
