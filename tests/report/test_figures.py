@@ -149,6 +149,23 @@ def test_forecasts_are_those_of_the_last_channel_of_three_windows(results: Resul
     assert picture.times[1] == "2018-02-24 04:00"
 
 
+def test_small_print_names_the_seed_of_every_row_that_is_shown(tmp_path: Path) -> None:
+    store = ResultsStore(tmp_path)
+    seeds = {fake.cell("origin", 24): (0,), fake.cell("raft", 24): (1,), fake.memory(24): (2, 3)}
+    for spec, own in seeds.items():
+        for seed in own:
+            store.save(fake.record(spec.model_copy(update={"seed": seed}), 0.4))
+    found = Results(tmp_path, tuple(store.records()))
+    told = "Seed 0 of Origin; 1 of RAFT; 2 of TS-Memory."
+    for prepare in (prepare_forecasts, prepare_steps, prepare_calibration):
+        (picture,) = prepare(found)
+        assert picture.note.endswith(told)
+    alone = Results(tmp_path, tuple(each for each in store.records() if each.spec.seed == 2))
+    for prepare in (prepare_forecasts, prepare_steps, prepare_calibration):
+        (picture,) = prepare(alone)
+        assert picture.note.endswith("Seed 2.")
+
+
 def test_intervals_are_central_and_named_by_their_probability() -> None:
     assert intervals(fake.DECILES) == [(0, 8, "80 % interval"), (2, 6, "40 % interval")]
     assert intervals((0.1, 0.5, 0.9)) == [(0, 2, "80 % interval")]

@@ -22,8 +22,7 @@ def page(
 ) -> None:
     """Make one page of the stored results for a browser: sortable tables, verdicts, forecasts, figures.
 
-    One HTML file that loads nothing from elsewhere. Some hundred cells take a minute or so, most of it for
-    the figures.
+    One HTML file that loads nothing from elsewhere. Drawing the figures takes most of the time.
 
     Example: `tsbench page`
 
