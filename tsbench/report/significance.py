@@ -152,9 +152,10 @@ def _comparison_notes(judged: Family) -> tuple[str, ...]:
     return (
         "Change of the mean error on identical test windows, in percent; negative is better. p: "
         f"Diebold-Mariano, variance by Newey-West with {LAGS_PER_BLOCK} blocks of lags, half the windows at "
-        "most, correction of Harvey, Leybourne and Newbold. 95 % interval: the same standard error as the test's, "
-        f"for the ratio of the two means (delta method). Neither below {MIN_BLOCKS} blocks, a block being as "
-        f"long as windows share targets; here {min(blocks):.3g} to {max(blocks):.3g}.",
+        "most, correction of Harvey, Leybourne and Newbold. 95 % interval: the same standard error as the "
+        "test's, for the ratio of the two means (delta method). Neither below "
+        f"{MIN_BLOCKS} blocks, a block being as long as windows share targets; here "
+        f"{min(blocks):.3g} to {max(blocks):.3g}.",
         f"Holm p: corrected for the family, all {judged.tested} tests of this table{left_out}.",
         f"Verdict: better or worse where Holm p < {LEVEL} and the interval is on one side of zero; otherwise "
         "inside the noise. Same forecast: equal in every window. Not tested: no p.",
