@@ -1,6 +1,6 @@
 """What tells lines and points of a figure apart."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsbench.report.figures.canvas import COLOURS, DASHES, line_styles
@@ -14,6 +14,7 @@ LABELS = st.builds(
 PAIRS = len(COLOURS) * len(DASHES)
 
 
+@settings(derandomize=True)
 @given(st.lists(LABELS, unique=True, max_size=PAIRS))
 def test_no_two_labels_have_colour_and_dashes_in_common(labels: list[str]) -> None:
     styles = line_styles(labels)
@@ -21,6 +22,7 @@ def test_no_two_labels_have_colour_and_dashes_in_common(labels: list[str]) -> No
     assert len({tuple(style.values()) for style in styles.values()}) == len(labels)
 
 
+@settings(derandomize=True)
 @given(st.lists(LABELS, unique=True, min_size=1), st.permutations(["Origin", "TS-Memory", "RAFT", "LoRA"]))
 def test_the_first_of_a_usual_method_is_solid_in_its_own_colour(others: list[str], usual: list[str]) -> None:
     alone = {label: line_styles([label])[label] for label in usual}
@@ -33,6 +35,7 @@ def test_more_labels_than_pairs_still_have_styles() -> None:
     assert len(line_styles(f"method{number}" for number in range(2 * PAIRS + 1))) == 2 * PAIRS + 1
 
 
+@settings(derandomize=True)
 @given(st.lists(LABELS, unique=True, max_size=12), st.integers(1, 3))
 def test_no_two_points_have_colour_and_marker_in_common(labels: list[str], backbones: int) -> None:
     points = [
