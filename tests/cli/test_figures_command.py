@@ -25,6 +25,18 @@ def test_chosen_figures_are_written_and_named(tsbench: toy.Cli, results: Results
     assert result.stderr == ""
 
 
+def test_pictures_lie_in_the_folder_of_the_results_unless_told_otherwise(tsbench: toy.Cli) -> None:
+    figure_results.write_results(Path("elsewhere"))
+    result = tsbench('figures ablation --results elsewhere --select "horizon=24"')
+    assert result.exit_code == 0
+    expected = [
+        Path("elsewhere/figures") / f"ablation-ETTh1-L512-flame-small.{ending}" for ending in ("png", "pdf")
+    ]
+    assert [Path(line) for line in result.stdout.splitlines()] == expected
+    assert all(path.is_file() for path in expected)
+    assert not Path("results").exists()
+
+
 def test_what_is_missing_is_named_with_the_command_that_makes_it(
     tsbench: toy.Cli, results: ResultsStore
 ) -> None:

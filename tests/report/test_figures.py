@@ -16,7 +16,6 @@ from tsbench.metrics.ranks import CriticalDifference
 from tsbench.report.figures.canvas import save, sheet, style
 from tsbench.report.figures.catalog import FIGURES, draw_figures
 from tsbench.report.figures.changes import prepare_ablation, prepare_capacity, prepare_domain_shift
-from tsbench.report.figures.costs import prepare_accuracy_latency, prepare_retrieval_scaling
 from tsbench.report.figures.errors import calibration_line, prepare_calibration, prepare_steps
 from tsbench.report.figures.forecasts import draw_forecasts, intervals, prepare_forecasts
 from tsbench.report.figures.ranks import Ranks, draw_ranks, prepare_ranks
@@ -149,6 +148,23 @@ def test_forecasts_are_those_of_the_last_channel_of_three_windows(results: Resul
     assert picture.times[1] == "2018-02-24 04:00"
 
 
+def test_small_print_names_the_seed_of_every_row_that_is_shown(tmp_path: Path) -> None:
+    store = ResultsStore(tmp_path)
+    seeds = {fake.cell("origin", 24): (0,), fake.cell("raft", 24): (1,), fake.memory(24): (2, 3)}
+    for spec, own in seeds.items():
+        for seed in own:
+            store.save(fake.record(spec.model_copy(update={"seed": seed}), 0.4))
+    found = Results(tmp_path, tuple(store.records()))
+    told = "Seed 0 of Origin; 1 of RAFT; 2 of TS-Memory."
+    for prepare in (prepare_forecasts, prepare_steps, prepare_calibration):
+        (picture,) = prepare(found)
+        assert picture.note.endswith(told)
+    alone = Results(tmp_path, tuple(each for each in store.records() if each.spec.seed == 2))
+    for prepare in (prepare_forecasts, prepare_steps, prepare_calibration):
+        (picture,) = prepare(alone)
+        assert picture.note.endswith("Seed 2.")
+
+
 def test_intervals_are_central_and_named_by_their_probability() -> None:
     assert intervals(fake.DECILES) == [(0, 8, "80 % interval"), (2, 6, "40 % interval")]
     assert intervals((0.1, 0.5, 0.9)) == [(0, 2, "80 % interval")]
@@ -191,45 +207,6 @@ def test_point_forecasts_have_steps_and_no_calibration(tmp_path: Path) -> None:
     (axes, *_) = draw_forecasts(prepare_forecasts(found)[0]).axes
     assert [line.get_label() for line in axes.lines][:3] == ["context", "target", "median"]
     assert not axes.collections  # no intervals
-
-
-def test_a_record_goes_with_the_measurement_of_the_same_setting(results: Results) -> None:
-    (picture,) = prepare_accuracy_latency(results)
-    assert "1 thread, fp32" in picture.note
-    horizon, points = picture.panels[0]
-    found = {point.label: point for point in points}
-    assert horizon == 24
-    assert "TS-Memory, PlugMem small" not in found  # timed with the tiny one
-    assert [found[label].median_ms for label in ("Origin", "RAFT")] == [20, 25]
-    assert found["TS-Memory, PlugMem tiny"].median_ms == 30
-    assert found["TS-Memory, PlugMem tiny"].high_ms == pytest.approx(np.percentile([30, 30, 33], 90))
-    assert found["RAFT"].mse == MSE[fake.cell("raft", 24)]
-
-
-@pytest.mark.parametrize(
-    "changed", [{"lookback": 96}, {"rollout": "expand"}, {"backbone": "fracast"}, {"batch": 8}]
-)
-def test_a_measurement_of_another_setting_goes_with_no_record(
-    changed: dict[str, object], results: Results, tmp_path: Path
-) -> None:
-    fake.save_measurement(tmp_path, fake.measurement(24, **changed))
-    assert prepare_accuracy_latency(Results(tmp_path, results.records)) == []
-
-
-def test_retrieval_is_drawn_as_the_benchmark_writes_it(results: Results) -> None:
-    (picture,) = prepare_retrieval_scaling(results)
-    assert picture.lines == {
-        "flat, exact, 64 values": {1_000: 1, 10_000: 10, 100_000: 100},
-        "flat, exact, 768 values": {1_000: 9, 10_000: 90, 100_000: 900},
-        "RAFT, exact": {1_000: 12, 10_000: 120, 100_000: 1200},
-    }
-
-
-def test_a_damaged_file_of_readings_is_named(tmp_path: Path) -> None:
-    (tmp_path / "latency").mkdir()
-    (tmp_path / "latency" / "retrieval-scaling-a.json").write_text("[]")
-    with pytest.raises(TsbenchError, match=r"cannot read .*retrieval-scaling-a.json"):
-        prepare_retrieval_scaling(Results(tmp_path, ()))
 
 
 def check_picture(path: Path, width: float) -> None:

@@ -158,6 +158,29 @@ def test_html_is_balanced_and_every_row_has_all_columns(place: int) -> None:
     assert set(hanging) <= {1}
 
 
+@pytest.mark.parametrize(
+    ("columns", "grouped", "names"),
+    [
+        (("Data set", "H", "Windows", "Method", "p"), 0, [0, 1, 3]),
+        (("H", "Method", "Total"), 0, [0, 1]),
+        (("Step", "Bound"), 0, [0]),
+        (("Data set", "", "MSE"), 2, [0, 1]),
+    ],
+)
+def test_html_heads_every_row_by_what_it_is_about(
+    columns: tuple[str, ...], grouped: int, names: list[int]
+) -> None:
+    rows = tuple(tuple(Cell(f"{row}{place}") for place in range(len(columns))) for row in range(2))
+    body = render([Table("T", columns, rows, grouped=grouped)], "html").partition("<tbody>")[2]
+    lines = re.findall(r"<tr>(.*?)</tr>", body)
+    assert len(lines) == 2
+    for line in lines:
+        cells = re.findall(r'<(th|td)(?: class="words")?( scope="row")?>', line)
+        assert [cell == ("th", ' scope="row"') for cell in cells] == [
+            place in names for place in range(len(columns))
+        ]
+
+
 def test_html_shows_text_as_it_is() -> None:
     words = Reader(render([nasty_table()], "html")).words
     assert words.count(NASTY) >= 5

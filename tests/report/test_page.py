@@ -185,6 +185,11 @@ def test_it_is_built_for_screen_readers_and_without_a_script(text: str, reader: 
         if "data-script" in attributes:
             assert "hidden" in attributes  # needs the script, which shows it
     assert text.count("<table>") == text.count("<caption>") == names.count("table")
+    rows = [row for body in text.split("<tbody>")[1:] for row in body.split("</tbody>")[0].split("<tr")[1:]]
+    assert rows and all('scope="row"' in row for row in rows)
+    captions = [attributes for tag, attributes in reader.elements if tag == "figcaption"]
+    assert captions and not any("role" in attributes for attributes in captions)
+    assert ("span", {"id": "drawing-text", "role": "status"}) in reader.elements
 
 
 def test_provenance_of_every_figure_is_inside(text: str, reader: Reader, store: ResultsStore) -> None:

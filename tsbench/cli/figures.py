@@ -22,8 +22,12 @@ def figures(
     ] = None,
     results: opt.Results = Path("results"),
     output: Annotated[
-        Path, typer.Option(help="Folder for the pictures, each as PNG and as PDF.", file_okay=False)
-    ] = Path("results/figures"),
+        Path | None,
+        typer.Option(
+            help="Folder for the pictures, each as PNG and as PDF. Unless given: figures in --results.",
+            file_okay=False,
+        ),
+    ] = None,
     select: Annotated[
         str, typer.Option(help="Which cells, such as 'dataset=ETTh1,ETTh2 horizon=96 method=ts-memory'.")
     ] = "",
@@ -39,7 +43,9 @@ def figures(
     from tsbench.bench.diagnoses import load_diagnoses
     from tsbench.report.figures.catalog import draw_figures
 
-    written, missing = draw_figures(results, output, names or (), select, load_diagnoses(results))
+    written, missing = draw_figures(
+        results, output or results / "figures", names or (), select, load_diagnoses(results)
+    )
     for line in missing:
         typer.echo(line, err=True)
     if not written:

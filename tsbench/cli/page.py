@@ -12,17 +12,17 @@ from tsbench.cli import options as opt
 @app.command(cls=Command)
 def page(
     results: opt.Results = Path("results"),
-    output: Annotated[Path, typer.Option(help="File to write.", dir_okay=False)] = Path(
-        "results/report.html"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File to write. Unless given: report.html in --results.", dir_okay=False),
+    ] = None,
     select: Annotated[
         str, typer.Option(help="Which cells, such as 'dataset=ETTh1,ETTh2 horizon=96 method=ts-memory'.")
     ] = "",
 ) -> None:
     """Make one page of the stored results for a browser: sortable tables, verdicts, forecasts, figures.
 
-    One HTML file that loads nothing from elsewhere. Testing all differences of some hundred cells takes a
-    few minutes.
+    One HTML file that loads nothing from elsewhere. Drawing the figures takes most of the time.
 
     Example: `tsbench page`
 
@@ -33,6 +33,7 @@ def page(
     from tsbench.report.page.document import page as document
 
     text = document(ResultsStore(results), select)
-    with atomic_write(output, "w") as file:
+    path = output or results / "report.html"
+    with atomic_write(path, "w") as file:
         file.write(text)
-    typer.echo(output)
+    typer.echo(path)

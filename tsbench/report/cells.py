@@ -8,6 +8,7 @@ _WORDS = (
     *("Method", "Backbone", "Dataset", "Data set", "Windows", "Profile", "Error", "Device"),
     *("Setting", "Score", "Source", "Verdict", ""),
 )
+_NAMES = ("Method", "Backbone", "Dataset", "Data set", "Setting", "Source", "H", "L")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class Table:
     def is_text(self, place: int) -> bool:
         """Whether a column holds words, to be aligned left."""
         return self.columns[place] in _WORDS
+
+    def is_name(self, place: int) -> bool:
+        """Whether a column says what its row is about; the first always does."""
+        return place < max(1, self.grouped) or self.columns[place] in _NAMES
 
     def spans(self) -> list[list[tuple[str, int]]]:
         """The headings of each level with the number of columns they are over, those of `columns` last."""

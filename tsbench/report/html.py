@@ -64,13 +64,18 @@ def _row(table: Table, place: int) -> str:
         if cell.text in UNDECIDED:
             classes.append("undecided")
         kind = f' class="{" ".join(classes)}"' if classes else ""
-        if column >= table.grouped:
-            cells.append(f"<td{kind}>{_marked(cell)}</td>")
-        elif column >= table.repeated(place):
-            below = range(place + 1, len(table.rows))
-            height = next((row for row in below if table.repeated(row) <= column), len(table.rows)) - place
-            cells.append(f'<th{kind}{_spanning("row", height)} scope="row">{_marked(cell)}</th>')
+        if column < table.repeated(place):
+            continue
+        name, scope = ("th", ' scope="row"') if table.is_name(column) else ("td", "")
+        rows = _spanning("row", _height(table, place, column))
+        cells.append(f"<{name}{kind}{rows}{scope}>{_marked(cell)}</{name}>")
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _height(table: Table, place: int, column: int) -> int:
+    """How many rows a cell stands for."""
+    below = range(place + 1, len(table.rows))
+    return next((row for row in below if table.repeated(row) <= column), len(table.rows)) - place
 
 
 def _spanning(direction: str, number: int) -> str:

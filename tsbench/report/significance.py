@@ -152,8 +152,9 @@ def _comparison_notes(judged: Family) -> tuple[str, ...]:
     return (
         "Change of the mean error on identical test windows, in percent; negative is better. p: "
         f"Diebold-Mariano, variance by Newey-West with {LAGS_PER_BLOCK} blocks of lags, half the windows at "
-        "most, correction of Harvey, Leybourne and Newbold. 95 % interval: the same for the ratio of the two "
-        f"means. Neither below {MIN_BLOCKS} blocks, a block being as long as windows share targets; here "
+        "most, correction of Harvey, Leybourne and Newbold. 95 % interval: the same standard error as the "
+        "test's, for the ratio of the two means (delta method). Neither below "
+        f"{MIN_BLOCKS} blocks, a block being as long as windows share targets; here "
         f"{min(blocks):.3g} to {max(blocks):.3g}.",
         f"Holm p: corrected for the family, all {judged.tested} tests of this table{left_out}.",
         f"Verdict: better or worse where Holm p < {LEVEL} and the interval is on one side of zero; otherwise "

@@ -17,18 +17,19 @@ COLUMN, PAGE = 3.3, 6.8
 """Widths in inches of one column and of a page with two."""
 
 GREY = "#767676"
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
 _USUAL = {
     "Origin": "#000000",
-    "TS-Memory": _COLOURS[0],
-    "No-retrieval control": _COLOURS[1],
-    "RAFT": _COLOURS[2],
-    "TS-RAG": _COLOURS[3],
-    "LoRA": _COLOURS[4],
+    "TS-Memory": "#0072B2",
+    "No-retrieval control": "#D55E00",
+    "RAFT": "#009E73",
+    "TS-RAG": "#CC79A7",
+    "LoRA": "#E69F00",
     "Seasonal naive": GREY,
     "Repeat last": "#A8A8A8",
 }
-_DASHES = ("-", "--", ":", "-.")
+COLOURS = ("#56B4E9", "#8C564B", *_USUAL.values())
+"""Of all lines; those that no method has for its own come first."""
+DASHES = ("-", "--", ":", "-.")
 _SETTINGS: Any = {
     "font.size": 7,
     "axes.titlesize": 7,
@@ -122,20 +123,24 @@ def save(figure: "Figure", path: Path) -> list[Path]:
 
 
 def line_styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Colour and dashes of each label: a method's own colour, and dashes that tell its variants apart."""
+    """Colour and dashes of each label: a method's own colour, and dashes that tell its variants apart.
+
+    No two labels have both in common, unless there are more of them than pairs of `COLOURS` and `DASHES`. A
+    method with more variants than dashes goes on in another colour.
+    """
+    methods = {label: label.split(",")[0].split(" (")[0] for label in labels}
+    nth: dict[str, int] = {}  # the first of every method chooses before any second
+    for label, method in methods.items():
+        nth[label] = sum(methods[earlier] == method for earlier in nth)
+    colours = dict(_USUAL)
+    free = {colour: list(DASHES) for colour in COLOURS}
     styles: dict[str, dict[str, Any]] = {}
-    colours: dict[str, str] = {}
-    free = [colour for colour in _COLOURS if colour not in _USUAL.values()]
-    variants: dict[str, int] = {}
-    for label in labels:
-        if label in styles:
-            continue
-        method = label.split(",")[0].split(" (")[0]
-        if method not in colours:
-            others = len(colours.keys() - _USUAL.keys())
-            colours[method] = _USUAL.get(method) or free[others % len(free)]
-        place = variants[method] = variants.get(method, -1) + 1
-        styles[label] = {"color": colours[method], "linestyle": _DASHES[place % len(_DASHES)]}
+    for label in sorted(methods, key=lambda label: (nth[label], methods[label] not in _USUAL)):
+        own = colours.get(methods[label])
+        colour = own if own and free[own] else max(COLOURS, key=lambda each: len(free[each]))
+        colours.setdefault(methods[label], colour)
+        free[colour] = free[colour] or list(DASHES)  # all pairs are taken
+        styles[label] = {"color": colour, "linestyle": free[colour].pop(0)}
     return styles
 
 

@@ -122,7 +122,8 @@ def _with_details(results: Results) -> list[tuple[Study, Panel, list[tuple[Row, 
 def _note(study: Study, lines: list[tuple[Row, Details]]) -> str:
     more = len(lines) - _MOST_LINES
     hidden = [f"Methods left out: {more} (--select chooses)"] if more > 0 else []
-    return study.note("Means over channels and windows", f"Seed {lines[0][0].spec.seed}", *hidden)
+    seeds = study.seeds(row for row, _ in lines[:_MOST_LINES])
+    return study.note("Means over channels and windows", seeds, *hidden)
 
 
 def _step_line(label: str, details: Details) -> StepLine:

@@ -87,10 +87,11 @@ def _picture(results: Results, study: Study, panel: Panel) -> Forecasts | None:
         for row, details in found
         if details.samples.channels == first.channels and np.array_equal(details.samples.start, first.start)
     ]
-    fans = tuple(_fan(study.label(row), details, shown) for row, details in same[:_MOST_ROWS])
-    left_out = len(found) - len(fans)
+    drawn = same[:_MOST_ROWS]
+    left_out = len(found) - len(drawn)
     sentences = [
-        f"{len(shown)} windows, evenly spaced; seed {found[0][0].spec.seed}",
+        f"{len(shown)} windows, evenly spaced",
+        study.seeds(row for row, _ in drawn),
         *([f"Methods left out: {left_out} (--select chooses)"] if left_out else []),
     ]
     return Forecasts(
@@ -100,7 +101,7 @@ def _picture(results: Results, study: Study, panel: Panel) -> Forecasts | None:
         times=tuple(str(time).replace("T", " ")[:16] for time in first.time[shown]),
         context=first.context[shown, -1],
         target=first.target[shown, -1],
-        fans=fans,
+        fans=tuple(_fan(study.label(row), details, shown) for row, details in drawn),
     )
 
 

@@ -91,6 +91,16 @@ class Study:
         found = method_label(row.spec)
         return found.replace(f", {self.plugmem}", "") if self.plugmem else found
 
+    def seeds(self, rows: Iterable[Row]) -> str:
+        """Which seed is shown of rows that are shown at their first one."""
+        labels: dict[int, list[str]] = defaultdict(list)
+        for row in rows:
+            labels[row.spec.seed].append(self.label(row))
+        if len(labels) == 1:
+            return f"Seed {min(labels)}"
+        each = (f"{seed} of {', '.join(labels[seed])}" for seed in sorted(labels))
+        return f"Seed {'; '.join(each)}"
+
     @property
     def title(self) -> str:
         """What all panels share."""
