@@ -16,7 +16,6 @@ from tsbench.report.labels import (
     backbone_label,
     is_leak,
     levels_label,
-    method_label,
     method_notes,
     of_collection,
 )
@@ -309,7 +308,7 @@ def _as_run(rows: Mapping[Place, Row]) -> list[str]:
     found: dict[tuple[str, ...], dict[str, list[Place]]] = defaultdict(lambda: defaultdict(list))
     for place, row in rows.items():
         weights = f" on {backbone_label(row.spec)}" if row.spec.checkpoint else ""
-        label = method_label(row.spec) + weights
+        label = row.label + weights
         found[place.method, place.backbone, place.variant][label].append(place)
     kinds: dict[str, None] = {}
     for labels in found.values():

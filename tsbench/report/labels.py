@@ -1,7 +1,8 @@
 """What tables say in words: names of rows, the setting above them, the notes below them."""
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -62,8 +63,12 @@ def is_leak(spec: CellSpec) -> bool:
     return spec.options is not None and spec.options.alpha_policy == "oracle"
 
 
-def method_label(spec: CellSpec) -> str:
-    """Name of a row: the method, then what differs from its defaults, then the leakage mark."""
+def method_label(spec: CellSpec, *, with_precision: bool = False) -> str:
+    """Name of a row: the method, then what differs from its defaults, then the leakage mark.
+
+    What precision a method takes by default depends on the machine, supervised networks apart, so it is named
+    where it is asked for: see `unlike_in_precision`.
+    """
     changed = changed_options(spec)
     parts = []
     if spec.method in ("origin", "supervised"):
@@ -94,7 +99,7 @@ def method_label(spec: CellSpec) -> str:
             parts.append(f"{option.replace('_', ' ').replace('plugmem', 'PlugMem')} {value}")
     if spec.train_stride:
         parts.append(f"train stride {spec.train_stride}")
-    if spec.method == "supervised" and spec.precision != "fp32":
+    if with_precision or (spec.method == "supervised" and spec.precision != "fp32"):
         parts.append(spec.precision)
     if spec.plugmem_from:
         parts.append(f"from {spec.plugmem_from}")
@@ -133,6 +138,22 @@ def lookback_label(spec: CellSpec) -> str:
 def backbone_label(spec: CellSpec) -> str:
     """The backbone, with the weights where they are not the registered ones."""
     return f"{spec.backbone} ({spec.checkpoint})" if spec.checkpoint else spec.backbone
+
+
+def unlike_in_precision(cells: Iterable[tuple[CellSpec, str]]) -> list[bool]:
+    """Whether another cell goes by the same name on the same device, and differs in its precision.
+
+    Args:
+        cells: With the devices they ran on.
+
+    Returns:
+        One for each cell.
+    """
+    names = [(method_label(spec), backbone_label(spec), device, spec.precision) for spec, device in cells]
+    precisions: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for *name, precision in names:
+        precisions[tuple(name)].add(precision)
+    return [len(precisions[name[:-1]]) > 1 for name in names]
 
 
 def setting_label(record: Record, levels: tuple[float, ...]) -> str:
