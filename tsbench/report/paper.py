@@ -102,7 +102,8 @@ class _Page:
         rows: Values along `layout.rows`, in print order.
         columns: Values along `layout.columns`, likewise.
         grid: What stands in a row and column.
-        usual: Setting of most figures of a data set, horizon and metric: those compare.
+        usual: Setting of most figures of a data set, horizon and metric, of timings with the conditions of
+            the whole table: what has it compares.
         origins: Figures of Origin, by backbone and what `usual` is by.
         ranked: 1 for the best, 2 for the second best.
         letters: Of the notes that cells refer to, by what the note says, in reading order.
@@ -223,7 +224,7 @@ def _page(layout: Layout, filling: Filling) -> _Page:
         rows=print_order(layout, layout.rows, (row for row, _ in grid)),
         columns=print_order(layout, layout.columns, (column for _, column in grid)),
         grid=grid,
-        usual={problem: found.most_common(1)[0][0] for problem, found in usual.items()},
+        usual={problem: _usual(found, filling.conditions) for problem, found in usual.items()},
         origins={
             (place.backbone, *_problem((place, metric))): figure
             for (place, metric), figure in figures.items()
@@ -236,6 +237,12 @@ def _page(layout: Layout, filling: Filling) -> _Page:
     texts = dict.fromkeys(page.apart(point) for point in placed if point)
     lettered = (text for text in texts if text not in ("", NOT_RUN))
     return replace(page, ranked=_ranked(page), letters=dict(zip(lettered, _letters(), strict=False)))
+
+
+def _usual(found: Counter[tuple[str, ...]], conditions: tuple[str, ...]) -> tuple[str, ...]:
+    """The setting of most figures; its end, where the table has conditions, is those."""
+    setting = found.most_common(1)[0][0]
+    return (*setting[:2], *(conditions or setting[2:]))
 
 
 def _letters() -> Iterator[str]:
