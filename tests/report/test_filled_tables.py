@@ -69,6 +69,13 @@ def test_best_and_second_are_those_of_brute_force() -> None:
     assert seconds > len(horizons)  # some are ties
 
 
+def test_against_a_perfect_origin_there_is_no_change() -> None:
+    scores = {
+        (method, h): mse for method, mse in (("origin", 0.0), ("raft", 0.3)) for h in (96, 192, 336, 720)
+    }
+    assert row_of(on_flame("ts-memory/3", cell_records(scores)), "ETTh1")["RAFT MSE"].text == "0.300"
+
+
 def test_of_two_there_is_no_second_best() -> None:
     row = row_of(
         on_flame("ts-memory/9", cell_records({("origin", 96): 0.4, ("ts-memory", 96): 0.3})), "ETTh1", "96"

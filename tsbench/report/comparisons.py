@@ -13,7 +13,7 @@ from tsbench.bench.records import Record, WindowScores
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec, TsMemoryOptions
 from tsbench.metrics.bootstrap import Interval
-from tsbench.metrics.overlap import disjoint_block, relative_change
+from tsbench.metrics.overlap import disjoint_block, percent_change, relative_change
 from tsbench.metrics.significance import DieboldMariano, benjamini_hochberg, diebold_mariano, holm
 from tsbench.report.labels import backbone_label, is_baseline, is_leak, of_collection, spread
 from tsbench.report.tables import Row, comparable_rows
@@ -246,7 +246,9 @@ def compare(ours: Scored, reference: Scored) -> Comparison:
         reference=reference,
         block=block,
         change=change.interval,
-        by_seed=tuple((100 * (ours.by_seed.mean(axis=1) / theirs.mean(axis=1) - 1)).tolist()),
+        by_seed=tuple(
+            percent_change(*means) for means in np.broadcast(ours.by_seed.mean(axis=1), theirs.mean(axis=1))
+        ),
         draws=change.draws(),
         test=diebold_mariano(ours.errors, reference.errors, block),
     )

@@ -13,6 +13,7 @@ import numpy as np
 from tsbench.bench.latency_records import Measurement
 from tsbench.bench.records import Failure, Record
 from tsbench.errors import TsbenchError
+from tsbench.metrics.overlap import percent_change
 from tsbench.registry import find
 from tsbench.report.cells import Cell, Table
 from tsbench.report.fill import NOT_RUN, Figure, Filling, fill_scores, fill_timings
@@ -153,7 +154,10 @@ class _Page:
         origin = self.origins.get((place.backbone, *_problem(point)))
         if place.method == "origin" or metric not in _CHANGED or figure.missing or origin is None:
             return None
-        return 100 * (figure.mean / origin.mean - 1) if origin.setting == figure.setting else None
+        if origin.setting != figure.setting:
+            return None
+        percent = percent_change(figure.mean, origin.mean)
+        return percent if np.isfinite(percent) else None
 
     def missing_notes(self) -> list[str]:
         """Why figures are missing or stand apart."""

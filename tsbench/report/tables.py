@@ -12,6 +12,7 @@ from tsbench.bench.records import Failure, Record
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec
 from tsbench.errors import TsbenchError
+from tsbench.metrics.overlap import percent_change
 from tsbench.report.cells import Cell, Table
 from tsbench.report.labels import (
     ALPHA,
@@ -279,7 +280,7 @@ def _change(row: Row, mse: float, origin_mse: dict[Any, float]) -> float:
     """Percent by which the MSE differs from that of Origin; NaN where that is missing, or for Origin."""
     if row.spec.method == "origin" or row.weights not in origin_mse:
         return float("nan")
-    return 100 * (mse / origin_mse[row.weights] - 1)
+    return percent_change(mse, origin_mse[row.weights])
 
 
 _DIAGNOSTICS = (  # heading, metric, format; None for four significant digits
