@@ -10,6 +10,7 @@ from scipy import stats
 from tsbench.metrics.overlap import (
     disjoint_block,
     mean_error,
+    percent_change,
     relative_change,
     small_sample_factor,
 )
@@ -125,6 +126,30 @@ def test_below_three_blocks_there_is_no_interval() -> None:
 def test_undefined_errors_give_no_interval() -> None:
     errors = np.array([1.0, math.nan] * 20)
     assert math.isnan(relative_change(errors, np.ones(40), 2).interval.low)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(1.0, 0.0), (0.0, 0.0), (1.0, math.inf), (math.inf, 1.0), (math.inf, math.inf), (1.0, 1e308)],
+)
+def test_against_a_reference_without_errors_or_with_endless_ones_there_is_no_change(
+    ours: float, theirs: float
+) -> None:
+    """Of the last the mean overflows."""
+    change = relative_change(np.full(40, ours), np.full(40, theirs), 2)
+    assert change.error.reason == "undefined errors"
+    interval = change.interval
+    assert np.isnan([change.value, interval.low, interval.high, *change.draws()]).all()
+    if theirs != 1e308:
+        assert math.isnan(percent_change(ours, theirs))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_perfect_forecast_is_a_change_of_minus_hundred_percent() -> None:
+    change = relative_change(np.zeros(40), np.ones(40), 2).interval
+    assert (change.low, change.value, change.high) == (-100, -100, -100)
+    assert percent_change(0.0, 1.0) == -100
 
 
 def test_draws_are_those_of_the_interval() -> None:

@@ -100,6 +100,18 @@ def test_too_few_windows_for_their_overlap_are_not_tested(store: ResultsStore, s
     assert "2.92 blocks" in render(significance_tables(store.records(), store, "mse"), "json")
 
 
+def test_against_a_backbone_without_any_error_there_is_no_change(store: ResultsStore, save: Save) -> None:
+    save(origin_spec(), 0 * NOISE)
+    worse = save(memory_spec(), NOISE, curve=np.arange(21.0))
+    same = save(origin_spec(method="raft"), 0 * NOISE)
+    assert verdicts(store, "mse") == {worse.key: "inside the noise", same.key: "same forecast"}
+    judged, _ = family(suites(store.records(), store, "mse")[0], "origin")
+    assert np.isnan(
+        [change for one in judged.comparisons for change in (one.change.value, *one.by_seed)]
+    ).all()
+    assert "nan" not in render(significance_tables(store.records(), store, "mse"), "markdown")
+
+
 def test_a_family_holds_the_comparisons_of_one_backbone_and_is_corrected_together(
     store: ResultsStore, save: Save
 ) -> None:

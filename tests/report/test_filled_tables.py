@@ -7,13 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from test_latency_tables import measured
 from test_paper_tables import table_of
 from test_tables import make_record, memory_spec
 
 from tsbench.backbones import hub
 from tsbench.bench.checks import lacking_here
-from tsbench.bench.latency_records import Measurement, MethodCost
 from tsbench.bench.records import Failure, Record
 from tsbench.config import CellSpec, TsMemoryOptions
 from tsbench.errors import TsbenchError
@@ -69,6 +67,13 @@ def test_best_and_second_are_those_of_brute_force() -> None:
             assert cell.second == (len(smaller) == 1)
             seconds += cell.second
     assert seconds > len(horizons)  # some are ties
+
+
+def test_against_a_perfect_origin_there_is_no_change() -> None:
+    scores = {
+        (method, h): mse for method, mse in (("origin", 0.0), ("raft", 0.3)) for h in (96, 192, 336, 720)
+    }
+    assert row_of(on_flame("ts-memory/3", cell_records(scores)), "ETTh1")["RAFT MSE"].text == "0.300"
 
 
 def test_of_two_there_is_no_second_best() -> None:
@@ -284,57 +289,6 @@ def test_deviations_from_the_paper_are_percent_of_its_figure() -> None:
     assert row_of(table, "ETTh1", "96", "differs by")["Origin MSE"].text == "+9.1%"  # .42 / .3849 - 1
     [line] = [line for line in table.data if line["metric"] == "mse" and line["value"] is not None]
     assert line["deviation_percent"] == pytest.approx(100 * (0.42 / 0.3849 - 1))
-
-
-def timed(horizon: int, batch: int | None = 1) -> Measurement:
-    """Origin forecasts 10 ms a query, RAFT retrieves 4 and forwards 8 and fuses 1."""
-    made = measured(backbone="flame-small", dataset="ETTh1", horizon=horizon, batch=batch)
-    costs = {
-        "origin": MethodCost({"retrieval": [0.0], "forward": [10.0], "fusion": [0.0]}, 1, False, {}),
-        "raft": MethodCost({"retrieval": [4.0], "forward": [8.0], "fusion": [1.0]}, 1, False, {}),
-    }
-    scaled = {
-        name: replace(
-            cost, stages={stage: [ms * made.queries for ms in each] for stage, each in cost.stages.items()}
-        )
-        for name, cost in costs.items()
-    }
-    return replace(made, costs=scaled)
-
-
-def test_timings_fill_their_tables() -> None:
-    every = [timed(horizon) for horizon in (96, 192, 336, 720)]
-    slower = {name: replace(cost, stages={"forward": [1e6]}) for name, cost in every[0].costs.items()}
-    every += [
-        replace(every[0], spec=every[0].spec.model_copy(update=other), costs=slower)
-        for other in ({"batch": 64}, {"lookback": 96})  # neither stands in the paper's tables
-    ]
-    table = on_flame("ts-memory/11", (), measurements=every)
-    row = row_of(table, "ETTh1", "96")
-    assert [row[f"RAFT {name}"].text for name in ("Retr", "Fwd", "Total", "Frac")] == [
-        "4.000",
-        "9.000",
-        "13.000",
-        "30.8%",
-    ]
-    assert row_of(table, "ETTh1", "Δ")["RAFT Total"].text == "+30.00%"
-    assert row["LoRA Total"] == Cell(MISSING)
-    summary = row_of(on_flame("ts-memory/4", (), measurements=every), "ETTh1")
-    assert summary["RAFT Fwd"].text == "9.00 (-10.0%)"
-    assert (
-        row_of(
-            on_flame("ts-memory/4", (), measurements=[*every[1:], timed(24)], with_published=True), "ETTh1"
-        )["RAFT Fwd"].text
-        == MISSING
-    )
-
-
-def test_whole_evaluations_are_seconds_and_stand_apart_from_single_calls() -> None:
-    whole = timed(96, None)
-    table = on_flame("ts-memory/12", (), measurements=[whole, timed(96)])
-    assert row_of(table, "ETTh1", "96")["RAFT Total"].text == f"{13.0 * whole.queries / 1e3:.1f}"
-    with pytest.raises(TsbenchError, match="no result fills ts-memory/11; run `tsbench latency`"):
-        on_flame("ts-memory/11", (), measurements=[whole])
 
 
 def test_a_table_that_nothing_fills_says_what_to_do() -> None:

@@ -3,9 +3,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_tables import column, make_record
 
+from tsbench.bench.records import Failure
 from tsbench.config import CellSpec, TsMemoryOptions
 from tsbench.report.labels import ALPHA, MISSING, levels_label, method_label, spread
+from tsbench.report.summary import summary_tables
+from tsbench.report.tables import comparison_tables, failure_tables
 
 
 def origin_spec(backbone: str = "fracast", **fields: Any) -> CellSpec:
@@ -55,6 +59,41 @@ def memory_spec(options: dict[str, object] | None = None, **fields: Any) -> Cell
 )
 def test_labels_name_what_differs_from_the_default(spec: CellSpec, label: str) -> None:
     assert method_label(spec) == label
+
+
+def test_rows_that_differ_in_their_precision_alone_are_named_by_it_in_every_table() -> None:
+    exact, rounded = memory_spec(precision="fp32"), memory_spec(precision="bf16")
+    elsewhere = memory_spec(precision="bf16", dataset="Weather")
+    other = memory_spec({"plugmem": "tiny"}, precision="bf16")
+    specs = [origin_spec(), exact, rounded, elsewhere, other]
+    first, second = comparison_tables(make_record(spec, alpha=0.5) for spec in specs)
+    named = ["TS-Memory, bf16", "TS-Memory, fp32"]
+    assert column(first, "Method") == ["Origin", "TS-Memory, PlugMem tiny", *named]
+    assert [line["label"] for line in first.data] == column(first, "Method")
+    assert column(second, "Method") == named[:1]
+    records = [make_record(exact, 0.3), make_record(rounded, 0.2), make_record(elsewhere, 0.1)]
+    (summary,) = summary_tables(records, "mse")
+    assert [[cell.text for cell in row[2:]] for row in summary.rows] == [
+        ["0.2000", "0.3000"],
+        ["0.1000", MISSING],
+    ]
+
+
+def test_one_precision_of_each_backbone_and_method_needs_no_name() -> None:
+    specs = [
+        memory_spec(precision="bf16"),
+        memory_spec(backbone="toy", precision="fp32"),
+        origin_spec(method="lora"),
+    ]
+    tables = comparison_tables(map(make_record, specs))
+    labels = {name for table in tables for name in column(table, "Method")}
+    assert labels == {"TS-Memory", "LoRA"}
+
+
+def test_failed_cells_that_differ_in_their_precision_alone_are_named_by_it() -> None:
+    specs = [memory_spec(precision=precision) for precision in ("bf16", "fp32")] + [origin_spec()]
+    (table,) = failure_tables([Failure(str(place), spec, "error", "") for place, spec in enumerate(specs)])
+    assert column(table, "Method") == ["TS-Memory, bf16", "TS-Memory, fp32", "Origin"]
 
 
 @pytest.mark.parametrize(

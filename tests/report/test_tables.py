@@ -202,6 +202,8 @@ def test_the_change_against_origin_is_negative_when_better() -> None:
     assert changes["Origin"] == changes["Repeat last"] == MISSING
     worse = [make_record(origin_spec(), 0.4), make_record(memory_spec(), 0.41)]
     assert column(comparison_tables(worse)[0], "ΔMSE %") == [MISSING, "+2.50"]
+    perfect = [make_record(origin_spec(), 0.0), make_record(memory_spec(), 0.41)]
+    assert column(comparison_tables(perfect)[0], "ΔMSE %") == [MISSING, MISSING]
 
 
 def test_the_change_is_against_the_same_backbone_and_roll_out() -> None:

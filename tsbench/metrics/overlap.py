@@ -14,6 +14,7 @@ __all__ = [
     "MeanError",
     "disjoint_block",
     "mean_error",
+    "percent_change",
     "relative_change",
     "small_sample_factor",
 ]
@@ -121,7 +122,7 @@ class Change:
     """Change of a mean error against a reference's on the same windows, in percent; negative is better.
 
     Attributes:
-        value: 100 (mean(errors) / mean(reference) - 1).
+        value: 100 (mean(errors) / mean(reference) - 1); NaN where that is undefined.
         error: How far it may lie from what endless test data would give.
     """
 
@@ -140,6 +141,13 @@ class Change:
         return np.asarray(self.value + self.error.standard_error * quantiles)
 
 
+def percent_change(error: float, reference: float) -> float:
+    """100 (error / reference - 1); NaN where the reference is 0 or one of them is not finite."""
+    if reference == 0 or not math.isfinite(error) or not math.isfinite(reference):
+        return math.nan
+    return 100 * (error / reference - 1)
+
+
 def relative_change(errors: NDArray[np.floating], reference: NDArray[np.floating], block: int) -> Change:
     """Compare the mean errors of two forecasts on the same windows.
 
@@ -151,11 +159,17 @@ def relative_change(errors: NDArray[np.floating], reference: NDArray[np.floating
         errors: [W], windows in time order.
         reference: [W], the same windows.
         block: Windows l beyond which two share no target.
+
+    Returns:
+        The change; NaN, with the reason in its error, where a mean is not finite or the reference's is 0.
     """
     ours, theirs = (np.asarray(values, dtype=np.float64) for values in (errors, reference))
-    level = theirs.mean()
-    ratio = ours.mean() / level
-    moves = (ours - ratio * theirs) / level
+    with np.errstate(all="ignore"):
+        level = theirs.mean()
+        ratio = ours.mean() / level
+        moves = (ours - ratio * theirs) / level
+    if not np.isfinite([level, *moves]).all():
+        return Change(math.nan, mean_error(np.full_like(moves, math.nan), block))
     if np.abs(moves).max() <= _CONSTANT * ratio:  # they differ by a factor, up to rounding
         moves = np.zeros_like(moves)
     error = mean_error(moves, block)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tsbench.bench.store import ResultsStore
 from tsbench.metrics.bootstrap import Interval
+from tsbench.metrics.overlap import percent_change
 from tsbench.report.cells import Cell, Table
 from tsbench.report.comparisons import Comparison, Family, Metric, control, interval_text, same_cell
 from tsbench.report.labels import ALPHA, MISSING, is_transfer, spread
@@ -58,7 +59,7 @@ def claims(judged: Family, store: ResultsStore, metric: Metric) -> list[Claim]:
         curves = [loaded.curves for r in row.records if (loaded := store.load(r.key)) and loaded.curves]
         best = [int(np.argmin(curve.test[metric])) for curve in curves]
         changes = [
-            100 * (curve.test[metric][place] / curve.test[metric][0] - 1)
+            percent_change(curve.test[metric][place], curve.test[metric][0])
             for curve, place in zip(curves, best, strict=True)
         ]
         found.append(

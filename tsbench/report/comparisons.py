@@ -14,14 +14,13 @@ from tsbench.bench.records import Record, WindowScores
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec, TsMemoryOptions
 from tsbench.metrics.bootstrap import Interval
-from tsbench.metrics.overlap import disjoint_block, relative_change
+from tsbench.metrics.overlap import disjoint_block, percent_change, relative_change
 from tsbench.metrics.significance import DieboldMariano, benjamini_hochberg, diebold_mariano, holm
 from tsbench.report.labels import (
     backbone_label,
     devices_label,
     is_baseline,
     is_leak,
-    method_label,
     of_collection,
     spread,
 )
@@ -58,7 +57,7 @@ class Scored:
     @property
     def name(self) -> str:
         """The method, as tables call it."""
-        return method_label(self.row.spec)
+        return self.row.label
 
     @property
     def errors(self) -> NDArray[np.float64]:
@@ -156,7 +155,7 @@ def suites(records: Iterable[Record], store: ResultsStore, metric: Metric) -> li
     for suite, rows, elsewhere in _fullest(records):
         spec = rows[0].spec
         scored: list[Scored] = []
-        notes = [f"{method_label(row.spec)}: scored on other windows ({_covered(row)})" for row in elsewhere]
+        notes = [f"{row.label}: scored on other windows ({_covered(row)})" for row in elsewhere]
         for row in rows:
             found = read_errors(row, store, metric)
             if isinstance(found, Scored) and scored and not np.array_equal(found.start, scored[0].start):
@@ -164,7 +163,7 @@ def suites(records: Iterable[Record], store: ResultsStore, metric: Metric) -> li
             if isinstance(found, Scored):
                 scored.append(found)
             else:
-                notes.append(f"{method_label(row.spec)}: {found}")
+                notes.append(f"{row.label}: {found}")
         refused[suite] += [f"{_place(spec)}: {note}." for note in notes]
         if scored:
             settings[suite].append(Setting(spec.dataset, spec.horizon, tuple(scored)))
@@ -195,8 +194,8 @@ def _fullest(records: Iterable[Record]) -> Iterator[tuple[_Key, list[Row], list[
             settings[_shared(rows[0]), backbone, _place(rows[0].spec)].append((ours, beside))
     for (shared, backbone, _), found in settings.items():
         chosen = max(found, key=lambda each: (len(each[0]), each[0][0].records[0].windows))
-        names = {method_label(row.spec) for row in chosen[0]}
-        left = {method_label(row.spec): row for ours, _ in found for row in ours if is_adapted(row.spec)}
+        names = {row.label for row in chosen[0]}
+        left = {row.label: row for ours, _ in found for row in ours if is_adapted(row.spec)}
         yield (shared, backbone), chosen[1], [row for name, row in left.items() if name not in names]
 
 
@@ -264,7 +263,9 @@ def compare(ours: Scored, reference: Scored) -> Comparison:
         reference=reference,
         block=block,
         change=change.interval,
-        by_seed=tuple((100 * (ours.by_seed.mean(axis=1) / theirs.mean(axis=1) - 1)).tolist()),
+        by_seed=tuple(
+            percent_change(*means) for means in np.broadcast(ours.by_seed.mean(axis=1), theirs.mean(axis=1))
+        ),
         draws=change.draws(),
         test=diebold_mariano(ours.errors, reference.errors, block),
     )

@@ -18,7 +18,6 @@ from tsbench.report.labels import (
     devices_label,
     is_leak,
     levels_label,
-    method_label,
     method_notes,
     of_collection,
 )
@@ -69,10 +68,18 @@ class Figure:
 
 @dataclass(frozen=True)
 class Filling:
-    """The figures of a table, the missing ones too, and notes on how they came about."""
+    """The figures of a table, the missing ones too, and notes on how they came about.
+
+    Attributes:
+        figures: By place and metric.
+        notes: How they came about.
+        conditions: Of a table of timings, what they were taken under, data apart: the end of the setting of
+            all figures that compare with each other. Empty for scores, of which most say it.
+    """
 
     figures: dict[Point, Figure]
     notes: tuple[str, ...]
+    conditions: tuple[str, ...] = ()
 
 
 def fill_scores(
@@ -114,9 +121,12 @@ def fill_scores(
 
 
 def fill_timings(layout: Layout, backbones: Sequence[str], measurements: Iterable[Measurement]) -> Filling:
-    """Fill a table of timings; of several measurements of a data set and horizon the one with most methods.
+    """Fill a table of timings under one set of conditions: device, threads, precision, weights, sizes.
 
-    A table of single calls takes those of one query from the paper's lookback, as the table says.
+    Of several the one that fills most places is taken, then the newest; a place it lacks is filled from
+    another one, and does not compare. Of several measurements under the same conditions the one with most
+    methods, then the newest counts. A table of single calls takes those of one query from the paper's
+    lookback, as it says.
 
     Args:
         layout: The table.
@@ -124,20 +134,26 @@ def fill_timings(layout: Layout, backbones: Sequence[str], measurements: Iterabl
         measurements: What was timed; whole evaluations and single calls are told apart.
     """
     whole_evaluations = "total_s" in layout.metrics
-    found: dict[tuple[str, str, str], Measurement] = {}
+    alike: dict[tuple[str, ...], list[Measurement]] = defaultdict(list)
     for measured in sorted(measurements, key=lambda each: (len(each.costs), each.provenance.created)):
         spec = measured.spec
         if spec.batch == (None if whole_evaluations else 1) and spec.lookback == _LOOKBACK:
-            found[spec.backbone, spec.dataset, str(spec.horizon)] = measured
-    figures = {}
-    for place in timing_places(layout, backbones):
-        chosen = found.get((place.backbone, place.dataset, place.horizon))
-        for metric in layout.metrics:
-            figures[place, metric] = _cost(chosen, place.method, metric)
+            alike[_conditions(measured)].append(measured)
+    places = timing_places(layout, backbones)
+    filled = {conditions: _timed(places, members) for conditions, members in alike.items()}
+    fullest_last = sorted(alike, key=lambda each: (len(filled[each]), _newest(alike[each])))
+    chosen: dict[Place, Measurement] = {}
+    for conditions in fullest_last:
+        chosen |= filled[conditions]
+    figures = {
+        (place, metric): _cost(chosen.get(place), place.method, metric)
+        for place in places
+        for metric in layout.metrics
+    }
     notes = ["Fwd: the forward passes of all networks, and fusion."]
-    if any(not figure.missing for figure in figures.values()):
+    if chosen:
         notes.append(UNTRAINED)
-    return Filling(figures | _averages(layout, figures), tuple(notes))
+    return Filling(figures | _averages(layout, figures), tuple(notes), fullest_last[-1] if alike else ())
 
 
 def repeats(spec: CellSpec, cell: CellSpec) -> bool:
@@ -237,33 +253,55 @@ def _setting(records: Sequence[Record], metric: str) -> tuple[str, ...]:
     )
 
 
+def _timed(places: Iterable[Place], measurements: Iterable[Measurement]) -> dict[Place, Measurement]:
+    """The last measurement of each place; places without one are left out."""
+    found = {
+        (measured.spec.backbone, measured.spec.dataset, str(measured.spec.horizon), method): measured
+        for measured in measurements
+        for method in measured.costs
+    }
+    wanted = {place: (place.backbone, place.dataset, place.horizon, place.method) for place in places}
+    return {place: found[which] for place, which in wanted.items() if which in found}
+
+
+def _newest(measurements: Iterable[Measurement]) -> str:
+    return max(measured.provenance.created for measured in measurements)
+
+
 def _cost(measured: Measurement | None, method: str, metric: str) -> Figure:
-    if measured is None or method not in measured.costs:
+    if measured is None:
         return Figure(missing=NOT_RUN)
-    figures, spec = cost_figures(measured, method), measured.spec
+    figures = cost_figures(measured, method)
     name, _, unit = metric.rpartition("_")
     value = figures["retrieval_fraction"]
     if unit != "fraction":
         value = figures[f"{name}_ms"] + (figures["fusion_ms"] if name == "forward" else 0.0)
         value *= measured.queries / 1e3 if unit == "s" else 1.0
-    call = f"test stride {spec.test_stride}" if spec.batch is None else f"batch {spec.batch}"
     queries = f"{measured.queries:,} quer{'y' if measured.queries == 1 else 'ies'}"
     return Figure(
         values={0: value},
         setting=(
             f"{figures['rounds']} rounds of {queries}",
             f"data {measured.provenance.data_sha256[:8]}",
-            f"L = {spec.lookback}",
-            call,
-            f"PlugMem {spec.plugmem}",
-            spec.precision + (", compiled" if spec.compiled else ""),
-            *(["random weights"] if spec.random_init else []),
-            *([f"weights {spec.checkpoint}"] if spec.checkpoint else []),
-            f"roll-out {spec.rollout}",
-            f"{spec.threads} thread{'s' if spec.threads > 1 else ''}",
-            measured.provenance.device,
+            *_conditions(measured),
         ),
         sources=(measured.key,),
+    )
+
+
+def _conditions(measured: Measurement) -> tuple[str, ...]:
+    """What the timings of a table have in common, in words."""
+    spec = measured.spec
+    return (
+        f"L = {spec.lookback}",
+        f"test stride {spec.test_stride}" if spec.batch is None else f"batch {spec.batch}",
+        f"PlugMem {spec.plugmem}",
+        spec.precision + (", compiled" if spec.compiled else ""),
+        *(["random weights"] if spec.random_init else []),
+        *([f"weights {spec.checkpoint}"] if spec.checkpoint else []),
+        f"roll-out {spec.rollout}",
+        f"{spec.threads} thread{'s' if spec.threads > 1 else ''}",
+        measured.provenance.device,
     )
 
 
@@ -312,7 +350,7 @@ def _as_run(rows: Mapping[Place, Row]) -> list[str]:
     found: dict[tuple[str, ...], dict[str, list[Place]]] = defaultdict(lambda: defaultdict(list))
     for place, row in rows.items():
         weights = f" on {backbone_label(row.spec)}" if row.spec.checkpoint else ""
-        label = method_label(row.spec) + weights
+        label = row.label + weights
         found[place.method, place.backbone, place.variant][label].append(place)
     kinds: dict[str, None] = {}
     for labels in found.values():

@@ -1,6 +1,7 @@
 """What tables say in words: names of rows, the setting above them, the notes below them."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -62,8 +63,12 @@ def is_leak(spec: CellSpec) -> bool:
     return spec.options is not None and spec.options.alpha_policy == "oracle"
 
 
-def method_label(spec: CellSpec) -> str:
-    """Name of a row: the method, then what differs from its defaults, then the leakage mark."""
+def method_label(spec: CellSpec, with_precision: bool = False) -> str:
+    """Name of a row: the method, then what differs from its defaults, then the leakage mark.
+
+    What precision a method takes by default depends on the machine, supervised networks apart, so it is named
+    where it is asked for: see `unlike_in_precision`.
+    """
     changed = changed_options(spec)
     parts = []
     if spec.method in ("origin", "supervised"):
@@ -94,7 +99,7 @@ def method_label(spec: CellSpec) -> str:
             parts.append(f"{option.replace('_', ' ').replace('plugmem', 'PlugMem')} {value}")
     if spec.train_stride:
         parts.append(f"train stride {spec.train_stride}")
-    if spec.method == "supervised" and spec.precision != "fp32":
+    if with_precision or (spec.method == "supervised" and spec.precision != "fp32"):
         parts.append(spec.precision)
     if spec.plugmem_from:
         parts.append(f"from {spec.plugmem_from}")
@@ -138,6 +143,15 @@ def backbone_label(spec: CellSpec) -> str:
 def devices_label(records: Iterable[Record]) -> str:
     """The devices that records were made on."""
     return "; ".join(sorted({record.provenance.device for record in records}))
+
+
+def unlike_in_precision(specs: Iterable[CellSpec]) -> list[bool]:
+    """Whether another cell goes by the same name and differs in its precision; one for each cell."""
+    names = [(method_label(spec), backbone_label(spec), spec.precision) for spec in specs]
+    precisions: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for *name, precision in names:
+        precisions[tuple(name)].add(precision)
+    return [len(precisions[name[:-1]]) > 1 for name in names]
 
 
 def setting_label(records: Sequence[Record], levels: tuple[float, ...]) -> str:

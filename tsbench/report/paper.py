@@ -13,6 +13,7 @@ import numpy as np
 from tsbench.bench.latency_records import Measurement
 from tsbench.bench.records import Failure, Record
 from tsbench.errors import TsbenchError
+from tsbench.metrics.overlap import percent_change
 from tsbench.registry import find
 from tsbench.report.cells import Cell, Table
 from tsbench.report.fill import NOT_RUN, Figure, Filling, fill_scores, fill_timings
@@ -102,7 +103,8 @@ class _Page:
         rows: Values along `layout.rows`, in print order.
         columns: Values along `layout.columns`, likewise.
         grid: What stands in a row and column.
-        usual: Setting of most figures of a data set, horizon and metric: those compare.
+        usual: Setting of most figures of a data set, horizon and metric, of timings with the conditions of
+            the whole table: what has it compares.
         origins: Figures of Origin, by backbone and what `usual` is by.
         ranked: 1 for the best, 2 for the second best.
         letters: Of the notes that cells refer to, by what the note says, in reading order.
@@ -152,7 +154,10 @@ class _Page:
         origin = self.origins.get((place.backbone, *_problem(point)))
         if place.method == "origin" or metric not in _CHANGED or figure.missing or origin is None:
             return None
-        return 100 * (figure.mean / origin.mean - 1) if origin.setting == figure.setting else None
+        if origin.setting != figure.setting:
+            return None
+        percent = percent_change(figure.mean, origin.mean)
+        return percent if np.isfinite(percent) else None
 
     def missing_notes(self) -> list[str]:
         """Why figures are missing or stand apart."""
@@ -223,7 +228,7 @@ def _page(layout: Layout, filling: Filling) -> _Page:
         rows=print_order(layout, layout.rows, (row for row, _ in grid)),
         columns=print_order(layout, layout.columns, (column for _, column in grid)),
         grid=grid,
-        usual={problem: found.most_common(1)[0][0] for problem, found in usual.items()},
+        usual={problem: _usual(found, filling.conditions) for problem, found in usual.items()},
         origins={
             (place.backbone, *_problem((place, metric))): figure
             for (place, metric), figure in figures.items()
@@ -236,6 +241,12 @@ def _page(layout: Layout, filling: Filling) -> _Page:
     texts = dict.fromkeys(page.apart(point) for point in placed if point)
     lettered = (text for text in texts if text not in ("", NOT_RUN))
     return replace(page, ranked=_ranked(page), letters=dict(zip(lettered, _letters(), strict=False)))
+
+
+def _usual(found: Counter[tuple[str, ...]], conditions: tuple[str, ...]) -> tuple[str, ...]:
+    """The setting of most figures; its end, where the table has conditions, is those."""
+    setting = found.most_common(1)[0][0]
+    return (*setting[:2], *(conditions or setting[2:]))
 
 
 def _letters() -> Iterator[str]:

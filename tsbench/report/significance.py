@@ -172,6 +172,8 @@ def _windows(comparison: Comparison) -> str:
 
 def _change(comparison: Comparison) -> str:
     """The change of the mean error, with its spread over seeds."""
+    if not math.isfinite(comparison.change.value):
+        return MISSING
     several = f" ± {np.std(comparison.by_seed, ddof=1):.1f}" if len(comparison.by_seed) > 1 else ""
     return f"{comparison.change.value:+.1f}{several}"
 

@@ -13,7 +13,6 @@ from tsbench.report.labels import (
     backbone_label,
     devices_label,
     is_baseline,
-    method_label,
     of_collection,
     row_rank,
 )
@@ -84,7 +83,7 @@ def _setting_row(rows: list[Row], names: list[str], score: Score) -> tuple[Cell,
 def _name(row: Row) -> str:
     """Method, and the backbone unless it is the method; on a collection a lookback that was asked for."""
     spec = row.spec
-    label = method_label(spec)
+    label = row.label
     if of_collection(row.records[0]):
         default = TRANSFERS[spec.dataset].lookback if spec.train_dataset else WHOLE_SERIES
         label += f", L = {spec.lookback}" if spec.lookback != default else ""

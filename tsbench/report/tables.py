@@ -13,6 +13,7 @@ from tsbench.bench.records import Failure, Record
 from tsbench.bench.store import ResultsStore
 from tsbench.config import CellSpec
 from tsbench.errors import TsbenchError
+from tsbench.metrics.overlap import percent_change
 from tsbench.report.cells import Cell, Table
 from tsbench.report.labels import (
     ALPHA,
@@ -28,6 +29,7 @@ from tsbench.report.labels import (
     row_rank,
     setting_label,
     spread,
+    unlike_in_precision,
 )
 from tsbench.report.published import PublishedRow, counterpart, published_rows, published_smape
 from tsbench.report.select import select
@@ -35,9 +37,15 @@ from tsbench.report.select import select
 
 @dataclass(frozen=True)
 class Row:
-    """One cell at all its seeds."""
+    """One cell at all its seeds.
+
+    Attributes:
+        records: One per seed.
+        with_precision: Whether its name says its precision, since others differ from it in that alone.
+    """
 
     records: tuple[Record, ...]
+    with_precision: bool = False
 
     @property
     def spec(self) -> CellSpec:
@@ -54,9 +62,14 @@ class Row:
         """The metric at each seed; NaN where it is missing."""
         return [record.metrics.get(metric, np.nan) for record in self.records]
 
+    @property
+    def label(self) -> str:
+        """The method, as tables call it."""
+        return method_label(self.spec, with_precision=self.with_precision)
+
     def names(self) -> tuple[Cell, Cell]:
         """The first two columns of every table."""
-        return Cell(method_label(self.spec)), Cell(backbone_label(self.spec))
+        return Cell(self.label), Cell(backbone_label(self.spec))
 
     def alpha(self) -> Cell:
         """Fusion weight and the split it was chosen on."""
@@ -146,7 +159,7 @@ def _comparison(rows: list[Row]) -> Table:
         notes=notes(members, common),
         data=tuple(
             {
-                "label": method_label(row.spec),
+                "label": row.label,
                 "leak": is_leak(row.spec),
                 "delta_mse_percent": _change(row, record.metrics.get("mse", np.nan), origin_mse),
                 **record.metrics,
@@ -177,7 +190,7 @@ def _collection_table(rows: list[Row], with_published: bool) -> Table:
         ),
         data=tuple(
             {
-                "label": method_label(row.spec),
+                "label": row.label,
                 "leak": False,
                 **record.metrics,
                 **record.costs,
@@ -269,7 +282,7 @@ def _change(row: Row, mse: float, origin_mse: dict[Any, float]) -> float:
     """Percent by which the MSE differs from that of Origin; NaN where that is missing, or for Origin."""
     if row.spec.method == "origin" or row.weights not in origin_mse:
         return float("nan")
-    return 100 * (mse / origin_mse[row.weights] - 1)
+    return percent_change(mse, origin_mse[row.weights])
 
 
 _DIAGNOSTICS = (  # heading, metric, format; None for four significant digits
@@ -317,35 +330,40 @@ def failure_tables(failures: Sequence[Failure]) -> list[Table]:
         return []
     fields = ("dataset", "horizon", "lookback", "seed", "profile")
     ordered = sorted(failures, key=lambda failed: (failed.spec.dataset, failed.spec.horizon, failed.key))
+    specs = [failed.spec for failed in ordered]
+    labels = list(map(method_label, specs, unlike_in_precision(specs)))
     return [
         Table(
             title="Failed cells",
             columns=("Method", "Backbone", "Dataset", "H", "L", "Seed", "Profile", "Error"),
             rows=tuple(
                 (
-                    Cell(method_label(failed.spec)),
+                    Cell(label),
                     Cell(backbone_label(failed.spec)),
                     *(Cell(str(getattr(failed.spec, name))) for name in fields),
                     Cell(" ".join(failed.error.split())),
                 )
-                for failed in ordered
+                for failed, label in zip(ordered, labels, strict=True)
             ),
             data=tuple(
                 {
-                    "label": method_label(failed.spec),
+                    "label": label,
                     "error": failed.error,
                     "key": failed.key,
                     **failed.spec.model_dump(include={"method", "backbone", *fields}),
                     "spec": failed.spec.model_dump_json(),
                 }
-                for failed in ordered
+                for failed, label in zip(ordered, labels, strict=True)
             ),
         )
     ]
 
 
 def comparable_rows(records: Iterable[Record]) -> list[list[Row]]:
-    """Rows that may share a table, table by table, in the order they are printed."""
+    """Rows that may share a table, table by table, in the order they are printed.
+
+    Of rows that differ in their precision alone the name says it, in every table.
+    """
     settings: dict[Any, dict[Any, dict[int, Record]]] = defaultdict(lambda: defaultdict(dict))
     for record in sorted(records, key=lambda record: record.provenance.created):
         spec, made = record.spec, record.provenance
@@ -361,9 +379,14 @@ def comparable_rows(records: Iterable[Record]) -> list[list[Row]]:
             record.levels,
         )
         settings[setting][cell][spec.seed] = record
-    return [
-        sorted((Row(tuple(seeds[seed] for seed in sorted(seeds))) for seeds in cells.values()), key=_order)
+    tables = [
+        [Row(tuple(seeds[seed] for seed in sorted(seeds))) for seeds in cells.values()]
         for _, cells in sorted(settings.items(), key=lambda item: item[0])
+    ]
+    rows = [row for table in tables for row in table]
+    named = dict(zip(rows, unlike_in_precision(row.spec for row in rows), strict=True))
+    return [
+        sorted((replace(row, with_precision=named[row]) for row in table), key=_order) for table in tables
     ]
 
 
@@ -372,4 +395,4 @@ def _members(rows: Iterable[Row]) -> list[Record]:
 
 
 def _order(row: Row) -> tuple[int, str, str]:
-    return row_rank(row.spec), backbone_label(row.spec), method_label(row.spec)
+    return row_rank(row.spec), backbone_label(row.spec), row.label

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from tsbench.choices import PlugMemSizeName
+from tsbench.metrics.overlap import percent_change
 from tsbench.report.figures.canvas import COLUMN, GREY, PAGE, legend_below, line_styles, sheet
 from tsbench.report.figures.settings import Panel, Results, Study, mean_score, studies
-from tsbench.report.labels import is_transfer, method_label
+from tsbench.report.labels import is_transfer
 from tsbench.report.tables import Row
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def prepare_capacity(results: Results) -> list[Capacity]:
             for row, percent in panel.changes.items():
                 if row.spec.options is not None:
                     size = row.spec.options.plugmem
-                    label = method_label(row.spec).replace(f", PlugMem {size}", "")
+                    label = row.label.replace(f", PlugMem {size}", "")
                     lines.setdefault(f"{label}, H = {panel.horizon}", {})[size] = percent
         lines = {label: sizes for label, sizes in lines.items() if len(sizes) > 1}
         if lines:
@@ -137,7 +138,8 @@ def change(row: Row, panel: Panel) -> float | None:
     """Percent by which the row's MSE, the mean over seeds, differs from its backbone's alone."""
     for origin in panel.rows:
         if origin.spec.method == "origin" and origin.weights == row.weights:
-            return 100 * (mean_score(row, "mse") / mean_score(origin, "mse") - 1)
+            percent = percent_change(mean_score(row, "mse"), mean_score(origin, "mse"))
+            return percent if np.isfinite(percent) else None
     return None
 
 

@@ -15,7 +15,6 @@ from tsbench.report.labels import (
     is_baseline,
     is_leak,
     is_transfer,
-    method_label,
     of_collection,
 )
 from tsbench.report.tables import Row, comparable_rows
@@ -88,7 +87,7 @@ class Study:
 
     def label(self, row: Row) -> str:
         """The row's method, without the size of PlugMem where the small print tells it."""
-        found = method_label(row.spec)
+        found = row.label
         return found.replace(f", {self.plugmem}", "") if self.plugmem else found
 
     def seeds(self, rows: Iterable[Row]) -> str:

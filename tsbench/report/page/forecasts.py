@@ -13,7 +13,7 @@ from tsbench.bench.records import Record, SampleForecasts
 from tsbench.bench.store import ResultsStore
 from tsbench.metrics.streaming import point_forecast
 from tsbench.report.figures.forecasts import intervals
-from tsbench.report.labels import backbone_label, method_label
+from tsbench.report.labels import backbone_label
 from tsbench.report.tables import comparable_rows
 
 MOST_BYTES = 2_500_000
@@ -79,7 +79,7 @@ def forecast_windows(records: Sequence[Record], store: ResultsStore) -> tuple[li
                 absent += 1
                 continue
             samples = samples or details.samples
-            name = f"{method_label(row.spec)} · {backbone_label(row.spec)}"
+            name = f"{row.label} · {backbone_label(row.spec)}"
             fans.append(_fan(name, row.records[0].key, tuple(details.levels.tolist()), details.samples))
         if samples is not None:
             spec, first = rows[0].spec, rows[0].records[0]

@@ -99,7 +99,7 @@ def _score_row(row: ScoreRow, group: int, adapted: bool, *, first: bool) -> str:
     keys = " ".join(each.key for each in row.row.records)
     weights = [each.alpha for each in row.row.records if each.alpha is not None]
     cells = [
-        f'<th scope="row" class="words">{escape(method_label(spec))}</th>',
+        f'<th scope="row" class="words">{escape(row.row.label)}</th>',
         _words(backbone_label(spec)),
         _words(spec.dataset),
         _number(str(spec.horizon), spec.horizon),
