@@ -218,6 +218,8 @@ def test_only_tables_scroll_sideways(browser: Any, address: str, width: int) -> 
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     wide = "const box = document.querySelector('#long .scroll'); return box.scrollWidth > box.clientWidth"
     assert browser.execute_script(wide)
+    cut = "return [...document.querySelectorAll('.table caption')].filter((each) => each.offsetWidth > "
+    assert browser.execute_script(f"{cut}each.closest('.scroll').clientWidth).length") == 0
 
 
 def test_tab_reaches_the_skip_link_first_and_shows_where_it_is(opened: Any) -> None:
