@@ -5,7 +5,8 @@ Usage: python benchmarks/adapter_tables.py [--results results]
 Gains are changes of the MSE in percent, paired on the same test windows, with 95 %
 intervals for windows that share targets. The records come from
 `tsbench run --backbone flame-small` and `--backbone fracast`
-with `--method` ts-memory, raft, ts-rag and, on flame-small, lora, profile `standard`, seed 0.
+with `--method` ts-memory, raft, ts-rag and, on flame-small, lora, profile `standard`, seed 0. TS-Memory is the
+one with the profile's PlugMem, `tiny`.
 """
 
 import argparse
@@ -33,12 +34,17 @@ def settings(results: Path, backbone: str, only: str = "") -> dict[tuple[str, in
     found: dict[tuple[str, int, int], Setting] = defaultdict(dict)
     for listed in select(store.records(), f"{CELLS} backbone={backbone} {only}"):
         record = store.load(listed.key)  # with the errors of each window
-        if record is not None and record.spec.checkpoint is None:
+        if record is not None and record.spec.checkpoint is None and usual_size(record):
             own = record.spec.model_copy(update={"train_stride": None})  # three settings of fracast have one
             label = method_label(own).replace(", PlugMem tiny", "")
             found[record.spec.dataset, record.spec.horizon, -record.test_stride][label] = record
     complete = {key: rows for key, rows in sorted(found.items()) if "TS-Memory" in rows and "Origin" in rows}
     return {(dataset, horizon): rows for (dataset, horizon, _), rows in complete.items()}
+
+
+def usual_size(record: Record) -> bool:
+    """Whether its PlugMem, if it has one, is that of the profile."""
+    return record.spec.options is None or record.spec.options.plugmem == "tiny"
 
 
 def gains_table(results: Path, backbone: str, only: str = "horizon=96") -> str:

@@ -3,18 +3,20 @@
 Usage: python benchmarks/supervised_table.py [--results results]
 
 The records come from `tsbench run --method supervised --backbone NAME --dataset ... --horizon ...`, profile
-`standard`, seed 0. Published: DLinear at lookback 336 (arXiv 2205.13504, Table 2), PatchTST/64 at 512 (arXiv
+`standard`; means over the seeds that are there. Published: DLinear at lookback 336 (arXiv 2205.13504, Table 2), PatchTST/64 at 512 (arXiv
 2211.14730, Table 3), iTransformer and TimesNet at 96 (their papers' full tables).
 """
 
 import argparse
 from pathlib import Path
 
+import numpy as np
 from tabulate import tabulate
 
 from tsbench.bench.store import ResultsStore
-from tsbench.report.labels import method_label
+from tsbench.report.labels import spread
 from tsbench.report.select import select
+from tsbench.report.tables import comparable_rows
 
 HORIZONS = (96, 192, 336, 720)
 PUBLISHED = {
@@ -33,19 +35,22 @@ PUBLISHED = {
 def table(results: Path) -> str:
     """Markdown: one row per network, data set and horizon."""
     rows = []
-    for record in select(ResultsStore(results).records(), "method=supervised profile=standard seed=0"):
-        spec, scores = record.spec, record.metrics
-        printed = dict(zip(HORIZONS, PUBLISHED.get((spec.backbone, spec.dataset), ()), strict=False))
-        theirs = printed.get(spec.horizon)
-        ours = [f"{scores['mse']:.3f}", f"{scores['mae']:.3f}"]
-        beside = (
-            ["–", "–"]
-            if theirs is None
-            else [f"{theirs:.3f}", f"{100 * (scores['mse'] / theirs - 1):+.1f} %"]
-        )
-        windows = f"{record.windows} of {record.windows_total}"
-        rows.append([method_label(spec), spec.dataset, spec.horizon, spec.lookback, windows, *ours, *beside])
-    headers = ["network", "data set", "H", "lookback", "windows", "MSE", "MAE", "published MSE", "difference"]
+    for cell in comparable_rows(select(ResultsStore(results).records(), "method=supervised profile=standard")):
+        for row in cell:
+            spec, record, mses = row.spec, row.records[0], row.values("mse")
+            printed = dict(zip(HORIZONS, PUBLISHED.get((spec.backbone, spec.dataset), ()), strict=False))
+            theirs = printed.get(spec.horizon)
+            beside = (
+                ["–", "–"]
+                if theirs is None
+                else [f"{theirs:.3f}", f"{100 * (float(np.mean(mses)) / theirs - 1):+.1f} %"]
+            )
+            windows = f"{record.windows} of {record.windows_total}"
+            scores = [spread(mses, ".3f"), spread(row.values("mae"), ".3f")]
+            where = [row.label, spec.dataset, spec.horizon, spec.lookback, windows]
+            rows.append([*where, len(row.records), *scores, *beside])
+    headers = ["network", "data set", "H", "lookback", "windows", "seeds", "MSE", "MAE"]
+    headers += ["published MSE", "difference"]
     return tabulate(sorted(rows), headers, tablefmt="github", disable_numparse=True)
 
 

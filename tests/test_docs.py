@@ -172,7 +172,8 @@ def test_ts_memory_document_shows_the_weights_of_a_recipe(recipe: Recipe) -> Non
 def test_the_readme_table_is_that_of_the_committed_records() -> None:
     wanted = "profile=standard horizon=96 rollout=median lookback=512 train_dataset=none plugmem_from=none"
     shown_backbones = "backbone=naive-last,naive-seasonal,flame-small"
-    records = select(ResultsStore(ROOT / "results").records(), f"{wanted} {shown_backbones}")
+    chosen = select(ResultsStore(ROOT / "results").records(), f"{wanted} {shown_backbones}")
+    records = [each for each in chosen if each.spec.options is None or each.spec.options.plugmem == "tiny"]
     tables = [render(summary_tables(records, score), "markdown") for score in ("mse", "crps")]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = readme.partition("<!-- results:start -->")[2].partition("<!-- results:end -->")[0]
