@@ -227,6 +227,12 @@ BUILT_IN: dict[Kind, tuple[Entry, ...]] = {
     ),
 }
 
+ONLINE_RETRIEVAL = ("raft", "ts-rag")
+"""Methods that look up past windows while they forecast."""
+
+NOT_TRAINED = ("origin", *ONLINE_RETRIEVAL)
+"""Methods that train nothing: neither seed nor number format changes what they forecast."""
+
 
 def entries(kind: Kind) -> tuple[Entry, ...]:
     """All entries of a kind: built-in ones in table order, then those of other packages by name.

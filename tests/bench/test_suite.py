@@ -5,7 +5,7 @@ from hatchling.builders.wheel import WheelBuilder
 
 from tsbench.bench.grid import default_settings
 from tsbench.bench.plan import SuiteCell, absent_cells, expand
-from tsbench.bench.suite import Suite, load_suite, on_backbones, restricted, shipped_suites
+from tsbench.bench.suite import Suite, load_suite, module_name, on_backbones, restricted, shipped_suites
 from tsbench.config import PROFILES
 from tsbench.data.catalog import find_collection
 from tsbench.errors import TsbenchError
@@ -218,6 +218,20 @@ def test_between_two_backbones_memory_modules_go_both_ways() -> None:
         ("ts-memory", "flame-small", "fracast", "flame-small", "plugmem-from=fracast"),
     }
     assert not absent_cells(suite)
+
+
+@pytest.mark.parametrize("names", [["sundial-base", "chronos-2"], ["sundial-base", "fracast"]])
+def test_the_backbones_of_the_paper_may_change_places(names: list[str]) -> None:
+    """Table 14 carries from chronos-2 first and from sundial-base second."""
+    suite = on_backbones(load_suite("ts-memory-table14"), names)
+    first, second = names
+    carried = [row for row in suite.rows if row.plugmem_from]
+    assert [(row.plugmem_from, row.backbones) for row in carried] == [(first, (second,)), (second, (first,))]
+    assert [row.printed.variant for row in carried] == [f"plugmem-from={name}" for name in names]
+    alone = [row for row in suite.rows if not row.plugmem_from]
+    assert [row.backbones for row in alone] == [(second,), (first,)]
+    blocks = [f"block={module_name(name)}" for name in names]
+    assert [row.printed.variant for row in alone] == blocks
 
 
 def test_a_module_of_one_size_goes_to_all_the_other_backbones() -> None:

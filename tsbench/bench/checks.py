@@ -11,7 +11,9 @@ from tsbench.data.catalog import find_collection
 from tsbench.data.local import is_present
 from tsbench.data.paths import default_data_dir
 from tsbench.errors import TsbenchError
-from tsbench.registry import PEFT, find, require_installed
+from tsbench.registry import ONLINE_RETRIEVAL, PEFT, find, require_installed
+
+_NEED_ENCODER = ("ts-memory", "ts-rag")
 
 
 def check(bench: Bench, specs: Iterable[CellSpec]) -> None:
@@ -152,7 +154,7 @@ def _check_cell(bench: Bench, spec: CellSpec) -> None:
                 if backbone.role == role
                 else f"method '{only}' needs {what}, not {backbone.name}; use --backbone {example}"
             )
-    if spec.method in ("ts-memory", "ts-rag") and spec.backbone in NAIVE_BACKBONES and not spec.plugmem_from:
+    if spec.method in _NEED_ENCODER and spec.backbone in NAIVE_BACKBONES and not spec.plugmem_from:
         raise TsbenchError(
             f"method '{method.name}' needs a backbone with an encoder; {spec.backbone} has none; "
             "choose flame-small or chronos-bolt"
@@ -227,7 +229,7 @@ def _check_samples(bench: Bench, spec: CellSpec) -> None:
     if spec.method in ("f-llm", "supervised"):
         raise TsbenchError(f"method '{spec.method}' forecasts points and draws no paths; leave out --samples")
     path_sampler(bench.backbone(spec), spec.horizon)
-    if spec.method in ("ts-memory", "raft", "ts-rag"):
+    if spec.method in ("ts-memory", *ONLINE_RETRIEVAL):
         raise TsbenchError(
             f"method '{spec.method}' fuses quantiles and draws no paths; "
             "leave out --samples or use --method origin"

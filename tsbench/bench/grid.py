@@ -19,7 +19,7 @@ from tsbench.config import (
 from tsbench.data.catalog import CollectionEntry, find_collection, resolve
 from tsbench.data.catalog import find as find_dataset
 from tsbench.errors import TsbenchError
-from tsbench.registry import Kind, find
+from tsbench.registry import NOT_TRAINED, Kind, find
 
 Options = TsMemoryOptions | FLlmOptions
 Settings = Mapping[str, Sequence[Options]]
@@ -27,7 +27,6 @@ Settings = Mapping[str, Sequence[Options]]
 
 _HORIZON = 96
 _BACKBONE = "flame-small"
-_UNTRAINED = ("origin", "raft", "ts-rag")
 _TRANSFERABLE = ("ts-memory", "lora")
 _NOT_TRANSFERRED = (
     "--train-dataset is for --method f-llm on M3 and M4, and for ts-memory and lora on long data sets; "
@@ -99,7 +98,7 @@ def cells(
         common = common | {"plugmem_from": _donor(names, plugmem_from, common.get("checkpoint"))}
     usual = "fp32" if names["method"] == "supervised" else preferred_precision(common.get("device", "cpu"))
     common = common | {"precision": precision or usual}
-    if names["method"] in _UNTRAINED:
+    if names["method"] in NOT_TRAINED:
         seeds, common = (0,), common | {"precision": "fp32", "train_stride": None}
     found: dict[CellSpec, None] = {}
     asked = sorted(horizons, reverse=True)

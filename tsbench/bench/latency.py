@@ -41,9 +41,9 @@ from tsbench.methods.fusion import Lap, predict_in_stages
 from tsbench.methods.lora import adaptable_family
 from tsbench.methods.task import Fitted, Task, make_task
 from tsbench.methods.untrained import untrained
+from tsbench.registry import NOT_TRAINED
 
 _STAGES = ("retrieval", "forward", "fusion")
-_TRAINED_METHODS = ("lora", "ts-memory")
 _REDUCED: dict[TimingPrecision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 Once = Callable[[Forecaster, int, Callable[[str], None]], None]
@@ -221,7 +221,7 @@ def _measurement(bench: Bench, spec: LatencySpec, prepared: Prepared, cold_start
         method: MethodCost(
             stages={stage: [spent.get(stage, 0.0) for spent in rounds] for stage in stages},
             parameters=parameter_count(forecasters[method]),
-            untrained=method in _TRAINED_METHODS,
+            untrained=method not in NOT_TRAINED,
             settings=prepared.fitted[method].diagnostics,
             cold_start=cold_start(bench, spec, method) if cold_starts and spec.batch else None,
         )

@@ -32,7 +32,7 @@ Outcome = TypeVar("Outcome")
 
 _DEFAULT_CACHE_GB = 20.0
 NAIVE_BACKBONES = ("naive-last", "naive-seasonal")
-_UNTRAINED = {
+_BACKBONE_ALONE = {
     "method": "origin",
     "options": None,
     "f_llm": None,
@@ -198,7 +198,7 @@ def with_baselines(specs: Iterable[CellSpec]) -> list[CellSpec]:
     """
     ordered: dict[CellSpec, None] = {}
     for spec in specs:
-        plain = spec.model_copy(update=_UNTRAINED)
+        plain = spec.model_copy(update=_BACKBONE_ALONE)
         collection = find_collection(spec.dataset)
         whole = {"lookback": WHOLE_SERIES} if collection else {}
         for naive in (*NAIVE_BACKBONES, "naive2") if collection else NAIVE_BACKBONES:

@@ -230,21 +230,28 @@ def on_backbones(suite: Suite, backbones: Sequence[str]) -> Suite:
 
 def _moved(row: Rows, backbones: Sequence[str], donors: Mapping[str, str]) -> Rows:
     """A row on other backbones: of donors alone on theirs, about one donor's module on all but that donor."""
-    variant, taken = row.printed.variant, tuple(backbones)
+    taken = tuple(backbones)
     if donors and set(row.backbones) <= donors.keys():
         taken = tuple(donors[name] for name in row.backbones)
-    for theirs, ours in donors.items():
-        if {f"plugmem-from={theirs}", f"block={module_name(theirs)}"} & set(variant.split(";")):
-            taken = tuple(name for name in backbones if name != ours)
-            variant = variant.replace(f"plugmem-from={theirs}", f"plugmem-from={ours}")
-            variant = variant.replace(f"block={module_name(theirs)}", f"block={module_name(ours)}")
+    variant = row.printed.variant.split(";")
+    donor = row.plugmem_from or next((name for name in donors if _block(name) in variant), None)
+    if donor is not None:
+        ours = donors[donor]
+        taken = tuple(name for name in backbones if name != ours)
+        moved = {_block(donor): _block(ours), f"plugmem-from={donor}": f"plugmem-from={ours}"}
+        variant = [moved.get(part, part) for part in variant]
     return row.model_copy(
         update={
             "backbones": taken,
             "plugmem_from": row.plugmem_from and donors[row.plugmem_from],
-            "printed": row.printed.model_copy(update={"backbone": None, "variant": variant}),
+            "printed": row.printed.model_copy(update={"backbone": None, "variant": ";".join(variant)}),
         }
     )
+
+
+def _block(donor: str) -> str:
+    """What rows without the module are told apart by in the half of a table about it."""
+    return f"block={module_name(donor)}"
 
 
 def module_name(donor: str) -> str:

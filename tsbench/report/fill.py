@@ -21,7 +21,7 @@ from tsbench.report.labels import (
     method_notes,
     of_collection,
 )
-from tsbench.report.latency import UNTRAINED, cost_figures
+from tsbench.report.latency import UNTRAINED_NOTE, cost_figures
 from tsbench.report.layout import (
     AVERAGE,
     AVERAGED,
@@ -152,7 +152,7 @@ def fill_timings(layout: Layout, backbones: Sequence[str], measurements: Iterabl
     }
     notes = ["Fwd: the forward passes of all networks, and fusion."]
     if chosen:
-        notes.append(UNTRAINED)
+        notes.append(UNTRAINED_NOTE)
     return Filling(figures | _averages(layout, figures), tuple(notes), fullest_last[-1] if alike else ())
 
 

@@ -9,11 +9,21 @@ import numpy as np
 from tsbench.bench.columns import changed_options
 from tsbench.bench.records import Record
 from tsbench.config import TRANSFERS, WHOLE_SERIES, CellSpec
+from tsbench.registry import ONLINE_RETRIEVAL
 
 LEAK = "†leak"
 MISSING = "\N{EN DASH}"
 ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
 OTHER_LEVELS = "‡"
+
+METHOD_NAMES = {
+    "origin": "Origin",
+    "ts-memory": "TS-Memory",
+    "raft": "RAFT",
+    "ts-rag": "TS-RAG",
+    "lora": "LoRA",
+}
+"""Methods that adapt a frozen forecaster, and that forecaster alone, as TS-Memory's paper writes them."""
 
 _FORMS = {
     "closed-loop": "F-LLM",
@@ -39,7 +49,6 @@ _BASELINES = {
     "informer": "Informer",
     "autoformer": "Autoformer",
 }
-_ONLINE_RETRIEVAL = {"raft": "RAFT", "ts-rag": "TS-RAG"}
 _SCORES = {"crps": "CRPS", "mae": "MAE", "mse": "MSE"}
 _EXCLUSIONS = {
     "self": "only the query's own window is barred; most neighbours then hold part of the answer (the paper)",
@@ -72,23 +81,17 @@ def method_label(spec: CellSpec, with_precision: bool = False) -> str:
     changed = changed_options(spec)
     parts = []
     if spec.method in ("origin", "supervised"):
-        name = _BASELINES.get(spec.backbone, "Origin")
+        name = _BASELINES.get(spec.backbone, METHOD_NAMES["origin"])
     elif changed.get("ablation") == "no-retrieval":
         name = "No-retrieval control"
         del changed["ablation"]
-    elif spec.method == "ts-memory":
-        name = "TS-Memory"
-    elif spec.method in _ONLINE_RETRIEVAL:
-        name = _ONLINE_RETRIEVAL[spec.method]
     elif spec.method == "flame":
         name = "FLAME fine-tuned"
-    elif spec.method == "lora":
-        name = "LoRA"
     elif spec.f_llm is not None:
         name = _FORMS[spec.f_llm.form]
         changed.pop("form", None)
     else:
-        name = spec.method
+        name = METHOD_NAMES.get(spec.method, spec.method)
     oracle = f" (oracle {ALPHA}) {LEAK}" if changed.pop("alpha_policy", None) == "oracle" else ""
     for option, value in changed.items():
         if option == "ablation":
@@ -226,7 +229,7 @@ def method_notes(records: Sequence[Record]) -> list[str]:
     specs = [record.spec for record in records]
     memories = [spec.options for spec in specs if spec.options is not None]
     found = []
-    online = [_ONLINE_RETRIEVAL[name] for name in _ONLINE_RETRIEVAL if name in {s.method for s in specs}]
+    online = [METHOD_NAMES[name] for name in ONLINE_RETRIEVAL if name in {spec.method for spec in specs}]
     chosen = {o.alpha_criterion for o in memories if o.alpha_policy == "val"} | {"crps" for _ in online}
     criteria = sorted(_SCORES[criterion] for criterion in chosen)
     if criteria:

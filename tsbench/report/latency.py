@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from tsbench.bench.latency_records import Measurement, MethodCost
 from tsbench.metrics.bootstrap import Interval, median_interval
 from tsbench.report.cells import Cell, Table
-from tsbench.report.labels import MISSING
+from tsbench.report.labels import METHOD_NAMES, MISSING
 
-_NAMES = {"origin": "Origin", "raft": "RAFT", "ts-rag": "TS-RAG", "lora": "LoRA", "ts-memory": "TS-Memory"}
 _PERCENTILES = (50, 90, 99)
-UNTRAINED = (
+UNTRAINED_NOTE = (
     "Nothing was trained: PlugMem and LoRA's adapters have random weights, retrieval a fixed number of "
     "neighbours, α is 0.5."
 )
@@ -100,7 +99,7 @@ def _query_table(group: list[Measurement]) -> Table:
             "the same for all methods.",
             "Against Origin: median of the differences round by round, with its 95 % bootstrap interval; "
             "in percent of Origin's median.",
-            *([UNTRAINED] if any(set(measured.costs) - {"origin"} for measured in group) else []),
+            *([UNTRAINED_NOTE] if any(set(measured.costs) - {"origin"} for measured in group) else []),
         ),
         data=tuple(cost_figures(measured, method) for measured in group for method in measured.costs),
     )
@@ -158,7 +157,7 @@ def _evaluation_table(group: list[Measurement]) -> Table:
         notes=(
             "The same test windows for every method, nothing cached. Other: contexts are cut out, "
             "forecasts scored.",
-            *([UNTRAINED] if any(set(measured.costs) - {"origin"} for measured in group) else []),
+            *([UNTRAINED_NOTE] if any(set(measured.costs) - {"origin"} for measured in group) else []),
         ),
         data=tuple(cost_figures(measured, method) for measured in group for method in measured.costs),
     )
@@ -171,7 +170,7 @@ def _rows(group: list[Measurement], row: Any) -> tuple[tuple[Cell, ...], ...]:
             Cell(text)
             for text in (
                 str(measured.spec.horizon),
-                _NAMES.get(method, method),
+                METHOD_NAMES.get(method, method),
                 *row(measured, method),
                 measured.provenance.device,
             )

@@ -9,6 +9,7 @@ from tsbench.bench.plan import Label, expand
 from tsbench.bench.suite import Suite, load_suite, module_name, on_backbones
 from tsbench.config import CellSpec, FLlmOptions, TsMemoryOptions
 from tsbench.registry import unknown_name
+from tsbench.report.labels import METHOD_NAMES
 from tsbench.report.published import Published, published
 
 AVERAGE = "avg"
@@ -284,11 +285,7 @@ DIMENSION_NAMES: dict[Dimension, str] = {
     "metric": "Score",
 }
 _HEADINGS = {
-    "origin": "Origin",
-    "ts-memory": "TS-Memory",
-    "raft": "RAFT",
-    "ts-rag": "TS-RAG",
-    "lora": "LoRA",
+    **METHOD_NAMES,
     "f-llm": "F-LLM",
     "f-llm-no-feedback": "F-LLM w/o feedback",
     "f-llm-no-llm": "F-LLM w/o LLM",

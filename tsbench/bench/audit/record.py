@@ -19,6 +19,7 @@ from tsbench.data.windows import window_grid
 from tsbench.errors import TsbenchError
 from tsbench.methods.task import Task, make_task
 from tsbench.methods.ts_memory.teaching import train_windows
+from tsbench.registry import ONLINE_RETRIEVAL
 
 SELECTION = "fusion weight chosen where the record says"
 SCORES = "scores are those of the fusion weight and of the windows"
@@ -322,7 +323,7 @@ def _audit_corpus(record: Record, task: Task, sources: list[Dataset], ledger: Le
     donors = [_task(cell, dataset) for cell, dataset in zip(spec.sources(), sources, strict=True)]
     learned = [replace(donor, profile=donor.profile.share(len(donors))) for donor in donors] or [task]
     expected: dict[str, tuple[int, int]] = {}  # as the protocol has it, and the most that fits
-    if spec.method in ("raft", "ts-rag"):
+    if spec.method in ONLINE_RETRIEVAL:
         expected["known_windows"] = len(train_windows(task).known.starts), _most(task)
     if spec.method == "ts-memory":
         pairs = (len(train_windows(part).queries.starts) * part.channels for part in learned)

@@ -19,8 +19,7 @@ from tsbench.data.load import load_dataset
 from tsbench.data.local import is_present
 from tsbench.data.paths import default_data_dir
 from tsbench.errors import TsbenchError
-
-_TRAINED = ("ts-memory", "lora", "flame", "f-llm", "supervised")
+from tsbench.registry import NOT_TRAINED
 
 
 def audit_results(store: ResultsStore, mirror: Path | None, artifacts: Path | None = None) -> Audit:
@@ -168,7 +167,7 @@ def _audit_folder(records: list[Record], ledger: Ledger) -> None:
     seeds: dict[tuple[str, str], set[int]] = defaultdict(set)
     for record in records:
         spec = record.spec
-        if spec.method in _TRAINED and spec.backbone not in NAIVE_BACKBONES:
+        if spec.method not in NOT_TRAINED and spec.backbone not in NAIVE_BACKBONES:
             cell = spec.model_dump_json(exclude={"seed", "device", "samples"})
             seeds[spec.method, cell].add(spec.seed)
     for method in sorted({method for method, _ in seeds}):
