@@ -5,18 +5,20 @@ Usage: python benchmarks/adapter_tables.py [--results results]
 Gains are changes of the MSE in percent, paired on the same test windows, with 95 %
 intervals for windows that share targets. The records come from
 `tsbench run --backbone flame-small` and `--backbone fracast`
-with `--method` ts-memory, raft, ts-rag and, on flame-small, lora, profile `standard`, seed 0. TS-Memory is the
-one with the profile's PlugMem, `tiny`.
+with `--method` ts-memory, raft, ts-rag and, on flame-small, lora, profile `standard`, seed 0. TS-Memory
+is the one with the profile's PlugMem, `tiny`.
 """
 
 import argparse
 from collections import defaultdict
 from pathlib import Path
+from typing import get_args
 
 from tabulate import tabulate
 
 from tsbench.bench.records import Record
 from tsbench.bench.store import ResultsStore
+from tsbench.choices import PlugMemSizeName
 from tsbench.metrics.overlap import disjoint_block, relative_change
 from tsbench.report.labels import method_label
 from tsbench.report.select import select
@@ -28,23 +30,25 @@ BACKBONES = ("flame-small", "fracast")
 Setting = dict[str, Record]
 
 
-def settings(results: Path, backbone: str, only: str = "") -> dict[tuple[str, int], Setting]:
+def settings(
+    results: Path, backbone: str, only: str = "", plugmem: PlugMemSizeName = "tiny"
+) -> dict[tuple[str, int], Setting]:
     """Rows of one backbone by data set and horizon, all on the windows that TS-Memory was scored on last."""
     store = ResultsStore(results)
     found: dict[tuple[str, int, int], Setting] = defaultdict(dict)
     for listed in select(store.records(), f"{CELLS} backbone={backbone} {only}"):
         record = store.load(listed.key)  # with the errors of each window
-        if record is not None and record.spec.checkpoint is None and usual_size(record):
+        if record is not None and record.spec.checkpoint is None and has_size(record, plugmem):
             own = record.spec.model_copy(update={"train_stride": None})  # three settings of fracast have one
-            label = method_label(own).replace(", PlugMem tiny", "")
+            label = method_label(own).replace(f", PlugMem {plugmem}", "")
             found[record.spec.dataset, record.spec.horizon, -record.test_stride][label] = record
     complete = {key: rows for key, rows in sorted(found.items()) if "TS-Memory" in rows and "Origin" in rows}
     return {(dataset, horizon): rows for (dataset, horizon, _), rows in complete.items()}
 
 
-def usual_size(record: Record) -> bool:
-    """Whether its PlugMem, if it has one, is that of the profile."""
-    return record.spec.options is None or record.spec.options.plugmem == "tiny"
+def has_size(record: Record, plugmem: PlugMemSizeName) -> bool:
+    """Whether its PlugMem, if it has one, is of this size."""
+    return record.spec.options is None or record.spec.options.plugmem == plugmem
 
 
 def gains_table(results: Path, backbone: str, only: str = "horizon=96") -> str:
@@ -88,6 +92,22 @@ def transfer_table(results: Path) -> str:
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
+def sizes_table(results: Path, backbone: str) -> str:
+    """Markdown: a row per data set, horizon and size of PlugMem, where there are several sizes."""
+    found: dict[tuple[str, int], dict[str, Setting]] = defaultdict(dict)
+    for size in get_args(PlugMemSizeName):
+        for place, rows in settings(results, backbone, plugmem=size).items():
+            found[place][size] = rows
+    rows = []
+    for (dataset, horizon), sizes in sorted(found.items()):
+        for size, cells in sizes.items() if len(sizes) > 1 else ():
+            pair = [cells[name] for name in ADAPTERS[:2]]
+            gains = [change(record, cells["Origin"]) for record in pair]
+            rows.append([dataset, horizon, size, *map(scores, pair), *gains])
+    headers = ["data set", "H", "PlugMem", "control", "TS-Memory", "control against Origin", "TS-Memory"]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
 def alpha(record: Record) -> str:
     """The fusion weight."""
     return "–" if record.alpha is None else f"{record.alpha:.2f}"
@@ -116,6 +136,7 @@ def main() -> None:
     for backbone in BACKBONES:
         print(f"\n{backbone}: MSE / MAE / CRPS\n\n{scores_table(results, backbone)}")
         print(f"\n{backbone}: change of the MSE\n\n{gains_table(results, backbone, '')}")
+    print(f"\nSizes of PlugMem on flame-small\n\n{sizes_table(results, 'flame-small')}")
     print(f"\nTransfer\n\n{transfer_table(results)}")
 
 

@@ -3,8 +3,9 @@
 Usage: python benchmarks/supervised_table.py [--results results]
 
 The records come from `tsbench run --method supervised --backbone NAME --dataset ... --horizon ...`, profile
-`standard`; means over the seeds that are there. Published: DLinear at lookback 336 (arXiv 2205.13504, Table 2), PatchTST/64 at 512 (arXiv
-2211.14730, Table 3), iTransformer and TimesNet at 96 (their papers' full tables).
+`standard`; means over the seeds that are there. Published: DLinear at lookback 336 (arXiv 2205.13504, Table
+2), PatchTST/64 at 512 (arXiv 2211.14730, Table 3), iTransformer and TimesNet at 96 (full tables of their
+papers).
 """
 
 import argparse
@@ -35,8 +36,9 @@ PUBLISHED = {
 def table(results: Path) -> str:
     """Markdown: one row per network, data set and horizon."""
     rows = []
-    for cell in comparable_rows(select(ResultsStore(results).records(), "method=supervised profile=standard")):
-        for row in cell:
+    records = select(ResultsStore(results).records(), "method=supervised profile=standard")
+    for alike in comparable_rows(records):
+        for row in alike:
             spec, record, mses = row.spec, row.records[0], row.values("mse")
             printed = dict(zip(HORIZONS, PUBLISHED.get((spec.backbone, spec.dataset), ()), strict=False))
             theirs = printed.get(spec.horizon)

@@ -218,6 +218,7 @@ def test_adapter_document_shows_the_committed_figures() -> None:
         assert generated("adapters.md", f"gains-{backbone}") == gains
         for dataset in ("ETTh1", "ETTh2", "ETTm1", "ETTm2", "Exchange", "Weather"):
             assert f"| {dataset}" in scores and f"| {dataset}" in gains
+    assert generated("adapters.md", "sizes") == tables["sizes_table"](results, "flame-small")
     assert generated("adapters.md", "transfer") == tables["transfer_table"](results)
 
 
@@ -225,6 +226,12 @@ def test_supervised_document_shows_the_committed_figures() -> None:
     table = runpy.run_path(str(ROOT / "benchmarks" / "supervised_table.py"))["table"](ROOT / "results")
     assert generated("supervised.md", "supervised") == table
     assert len(table.splitlines()) > 12
+
+
+def test_latency_document_shows_the_committed_figures() -> None:
+    table = runpy.run_path(str(ROOT / "benchmarks" / "latency_table.py"))["table"](ROOT / "results")
+    assert generated("latency.md", "latency") == table
+    assert len(table.splitlines()) == 2 + 4 * 4
 
 
 def test_f_llm_document_shows_the_committed_figures() -> None:

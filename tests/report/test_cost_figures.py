@@ -100,7 +100,7 @@ def test_retrieval_is_drawn_as_the_benchmark_writes_it(results: Results) -> None
     assert picture.lines == {
         "flat, exact, 64 values": {1_000: 1, 10_000: 10, 100_000: 100},
         "flat, exact, 768 values": {1_000: 9, 10_000: 90, 100_000: 900},
-        "RAFT, exact": {1_000: 12, 10_000: 120, 100_000: 1200},
+        "RAFT, exact, 896 values": {1_000: 12, 10_000: 120, 100_000: 1200},
     }
 
 

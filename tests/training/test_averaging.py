@@ -21,7 +21,6 @@ from tsbench.training.loop import (
     ShuffledBatches,
     TrainingConfig,
     TrainingReport,
-    learning_rate,
     load_trained,
     train,
 )
@@ -147,15 +146,6 @@ def test_when_interrupted_and_resumed_then_the_averaged_weights_are_bit_identica
     report = fit(tmp_path / "b", model)
     assert report.history == expected.history
     assert_identical(weights(model), weights(undisturbed))
-
-
-def test_the_learning_rate_rises_linearly_and_then_follows_the_schedule() -> None:
-    config = replace(CONFIG, learning_rate=1.0, warmup_steps=3, schedule="constant")
-    assert [learning_rate(step, config) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    cosine, bare = replace(config, schedule="cosine"), replace(config, schedule="cosine", warmup_steps=0)
-    factors = [0.25, 0.5, 0.75] + [1.0] * 9
-    for step, factor in enumerate(factors):
-        assert learning_rate(step, cosine) == pytest.approx(factor * learning_rate(step, bare), rel=1e-12)
 
 
 def test_steps_take_the_warming_learning_rate(tmp_path: Path) -> None:

@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tsbench.choices import Schedule
 from tsbench.errors import TsbenchError
 from tsbench.training.loop import (
     ShuffledBatches,
     TrainingConfig,
     TrainingReport,
-    learning_rate,
     load_trained,
     train,
 )
@@ -364,24 +362,6 @@ def test_when_there_is_nothing_to_train_on_then_it_is_refused() -> None:
         ShuffledBatches(0, 8, seed=0)
     with pytest.raises(TsbenchError, match="batch size is 0"):
         ShuffledBatches(8, 0, seed=0)
-
-
-@pytest.mark.parametrize("schedule", ["cosine", "late-halving"])
-def test_schedules_are_those_of_torch_and_constant_stays_constant(schedule: Schedule) -> None:
-    config = replace(CONFIG, schedule=schedule)
-    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
-    reference = {
-        "cosine": torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=config.max_steps),
-        "late-halving": torch.optim.lr_scheduler.MultiStepLR(
-            optimiser, range(2 * config.eval_every, config.max_steps, config.eval_every), gamma=0.5
-        ),
-    }[schedule]
-    for step in range(config.max_steps):
-        assert learning_rate(step, config) == pytest.approx(reference.get_last_lr()[0], abs=1e-12)
-        assert learning_rate(step, CONFIG) == CONFIG.learning_rate
-        optimiser.step()
-        reference.step()
-    assert learning_rate(config.max_steps - 1, config) < config.learning_rate
 
 
 def test_when_interrupted_under_the_cosine_schedule_then_the_weights_are_bit_identical(

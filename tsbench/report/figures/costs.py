@@ -165,8 +165,8 @@ def prepare_retrieval_scaling(results: Results) -> list[RetrievalScaling]:
             readings = json.loads(path.read_bytes())
             lines: dict[str, dict[int, float]] = {}
             for each in readings:
-                several = len({r["dimension"] for r in readings if r["method"] == each["method"]}) > 1
-                label = f"{each['method']}, {each['dimension']} values" if several else each["method"]
+                searched = each["dimension"]  # 0: nothing is searched
+                label = f"{each['method']}, {searched} values" if searched else each["method"]
                 lines.setdefault(label, {})[each["size"]] = float(each["p50_ms"])
             first = readings[0]
             threads = _threads(first["threads"])
