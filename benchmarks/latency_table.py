@@ -26,18 +26,33 @@ def table(results: Path) -> str:
             f"{each.spec.backbone}{' (random weights)' if each.spec.random_init else ''}",
             each.spec.horizon,
             each.spec.plugmem,
+            number_format(each),
             f"{np.median(each.costs['origin'].totals):.1f}",
             *(added(each, method) for method in ADDED),
         ]
-        for each in sorted(measured, key=lambda each: (network_size(each), each.spec.horizon))
+        for each in sorted(
+            measured, key=lambda each: (network_size(each), each.spec.horizon, number_format(each))
+        )
     ]
-    headers = ["backbone", "H", "PlugMem", "Origin, ms", *(METHOD_NAMES[method] for method in ADDED)]
+    headers = [
+        "backbone",
+        "H",
+        "PlugMem",
+        "run in",
+        "Origin, ms",
+        *(METHOD_NAMES[method] for method in ADDED),
+    ]
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
 def network_size(measured: Measurement) -> int:
     """Parameters of the backbone alone."""
     return measured.costs["origin"].parameters or 0
+
+
+def number_format(measured: Measurement) -> str:
+    """Such as "fp32, compiled"."""
+    return measured.spec.precision + (", compiled" if measured.spec.compiled else "")
 
 
 def added(measured: Measurement, method: str) -> str:

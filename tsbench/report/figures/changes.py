@@ -1,6 +1,6 @@
 """MSE against the backbone alone: TS-Memory's ablations, what it was trained on, the size of its network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -92,17 +92,20 @@ def prepare_capacity(results: Results) -> list[Capacity]:
     """A picture per data set and backbone where PlugMem was run in several sizes."""
     found = []
     for study in studies(results.records):
-        lines: dict[str, dict[str, float]] = {}
+        changes: dict[tuple[str, int], dict[str, float]] = {}
         for panel in _panels(study):
             for row, percent in panel.changes.items():
                 if row.spec.options is not None:
                     size = row.spec.options.plugmem
                     label = row.label.replace(f", PlugMem {size}", "")
-                    lines.setdefault(f"{label}, H = {panel.horizon}", {})[size] = percent
-        lines = {label: sizes for label, sizes in lines.items() if len(sizes) > 1}
-        if lines:
+                    changes.setdefault((label, panel.horizon), {})[size] = percent
+        several = {place: sizes for place, sizes in changes.items() if len(sizes) > 1}
+        if several:
+            horizons = {horizon for _, horizon in several}
+            shown = replace(study, panels=tuple(p for p in study.panels if p.horizon in horizons))
             title = f"{study.title}: size of PlugMem"
-            found.append(Capacity(study.name("capacity"), title, _note(study), lines))
+            lines = {f"{label}, H = {horizon}": sizes for (label, horizon), sizes in several.items()}
+            found.append(Capacity(study.name("capacity"), title, _note(shown), lines))
     return found
 
 

@@ -197,6 +197,10 @@ def draw_accuracy_latency(picture: AccuracyLatency) -> "Figure":
     every = figure.subplots(1, len(picture.panels), sharex=True, squeeze=False)[0]
     backbones = list(dict.fromkeys(point.backbone for _, points in picture.panels for point in points))
     styles = point_styles([point for _, points in picture.panels for point in points])
+    times = [
+        time for _, points in picture.panels for point in points for time in (point.low_ms, point.high_ms)
+    ]
+    ticks = (1, 2, 3, 5) if max(times) < 20 * min(times) else (1, 2, 5)
     for axes, (horizon, points) in zip(every, picture.panels, strict=True):
         for point in points:
             axes.errorbar(
@@ -210,7 +214,7 @@ def draw_accuracy_latency(picture: AccuracyLatency) -> "Figure":
             )
         axes.set_title(f"H = {horizon}")
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=ticks))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("ms per query")

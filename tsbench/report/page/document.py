@@ -94,8 +94,8 @@ def page(store: ResultsStore, expression: str = "") -> str:
 
 _MARKS = paragraph(
     "A row is a cell: the mean, and ± the standard deviation over seeds. Bold is the best and underlined the "
-    "second best of the rows that share data, horizon, lookback, profile, windows and device, as printed; "
-    "‡ is a CRPS over other quantile levels than most of these rows have, which does not compare; "
+    "second best of the rows that share data, horizon, lookback, profile, windows and kind of device, as "
+    "printed; ‡ is a CRPS over other quantile levels than most of these rows have, which does not compare; "
     "shaded rows marked †leak chose something on the test split and take no part. Δ is the change in percent "
     "against the same backbone alone with its 95 % interval; the verdict below it is corrected for all "
     "comparisons of its suite. Without a finding it is grey."
