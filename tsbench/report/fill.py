@@ -32,7 +32,7 @@ from tsbench.report.layout import (
     score_places,
     timing_places,
 )
-from tsbench.report.tables import Row, comparable_rows
+from tsbench.report.tables import Row, comparable_rows, records_of
 
 NOT_RUN = "not run"
 _LOOKBACK = 512
@@ -115,7 +115,7 @@ def fill_scores(
             else:
                 figures[place, metric] = _score([chosen[spec] for spec in specs], metric)
     rows = {place: chosen[spec] for place, specs in cells.items() for spec in specs if spec in chosen}
-    used = [record for row in rows.values() for record in row.records]
+    used = records_of(rows.values())
     devices = [f"Devices: {devices_label(used)}."] if used else []
     return Filling(figures | _averages(layout, figures), (*devices, *_as_run(rows), *method_notes(used)))
 

@@ -16,7 +16,7 @@ from tsbench.report.labels import (
     of_collection,
     row_rank,
 )
-from tsbench.report.tables import Row, comparable_rows, score_cells
+from tsbench.report.tables import Row, comparable_rows, records_of, score_cells
 
 Score = Literal["mse", "mae", "crps", "smape", "mase", "owa"]
 
@@ -58,7 +58,7 @@ def _suite_table(suite: tuple[str, ...], every_setting: list[list[Row]], score: 
     names = sorted(ranks, key=lambda name: (ranks[name], name))
     shown = tuple(_setting_row(rows, names, score) for rows in settings)
     complete = all(cell.text != MISSING for row in shown for cell in row)
-    devices = devices_label(record for rows in settings for row in rows for record in row.records)
+    devices = devices_label(record for rows in settings for record in records_of(rows))
     notes = [] if complete else [f"{MISSING}: not run."]
     if len(settings) < len(every_setting):
         notes.append("Some data sets were also run on other windows; `tsbench report` shows every setting.")

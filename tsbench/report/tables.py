@@ -135,7 +135,7 @@ def comparison_tables(records: Iterable[Record], *, with_published: bool = False
 
 
 def _comparison(rows: list[Row]) -> Table:
-    members = _members(rows)
+    members = records_of(rows)
     common = common_levels(rows)
     origin_mse = {
         row.weights: float(np.mean(row.values("mse"))) for row in rows if row.spec.method == "origin"
@@ -173,7 +173,7 @@ def _comparison(rows: list[Row]) -> Table:
 
 
 def _collection_table(rows: list[Row], with_published: bool) -> Table:
-    members = _members(rows)
+    members = records_of(rows)
     scores = [score_cells(rows, metric) for metric in ("smape", "mase", "owa")]
     printed = published_smape(rows[0].spec.dataset) if with_published else {}
     figures = ", ".join(f"{method} {smape}" for method, smape in printed.items())
@@ -305,7 +305,7 @@ def diagnostics_tables(records: Iterable[Record]) -> list[Table]:
     """How fused methods came to their scores: the retrieved beside the base, and α beside the oracle's."""
     return [
         Table(
-            title=f"Diagnostics · {setting_label(_members(rows), rows[0].records[0].levels)}",
+            title=f"Diagnostics · {setting_label(records_of(rows), rows[0].records[0].levels)}",
             columns=("Method", "Backbone", ALPHA, *(heading for heading, _, _ in _DIAGNOSTICS)),
             rows=tuple(
                 (
@@ -390,7 +390,8 @@ def comparable_rows(records: Iterable[Record]) -> list[list[Row]]:
     ]
 
 
-def _members(rows: Iterable[Row]) -> list[Record]:
+def records_of(rows: Iterable[Row]) -> list[Record]:
+    """All records of rows, in their order."""
     return [record for row in rows for record in row.records]
 
 

@@ -9,7 +9,7 @@ from tsbench.bench.records import Record
 from tsbench.report.comparisons import Metric, Verdict, interval_text
 from tsbench.report.labels import is_leak, of_collection, setting_label
 from tsbench.report.significance import JudgedSuite
-from tsbench.report.tables import Row, common_levels, comparable_rows, contenders, score_cells
+from tsbench.report.tables import Row, common_levels, comparable_rows, contenders, records_of, score_cells
 
 LONG: tuple[Metric, ...] = ("mse", "mae", "crps")
 COLLECTION = ("smape", "mase", "owa")
@@ -95,7 +95,7 @@ def score_rows(records: Sequence[Record], found: Gains) -> tuple[list[ScoreRow],
     long: list[ScoreRow] = []
     collection: list[ScoreRow] = []
     for rows in comparable_rows(records):
-        members = [record for row in rows for record in row.records]
+        members = records_of(rows)
         first = members[0]
         metrics: tuple[str, ...] = COLLECTION if of_collection(first) else LONG
         columns = [_scores(rows, metric, found) for metric in metrics]
