@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tsbench.metrics.bootstrap import (
+    geometric_skill,
     median_interval,
     moving_block_weights,
 )
@@ -49,3 +50,10 @@ def test_a_single_reading_has_no_interval() -> None:
     alone = median_interval(np.array([3.0]))
     assert alone.value == 3
     assert np.isnan([alone.low, alone.high]).all()
+
+
+def test_a_forecast_without_any_error_has_all_the_skill_and_no_interval() -> None:
+    skill = geometric_skill(np.array([0.0, 0.5]))
+    assert skill.value == 100
+    assert np.isnan([skill.low, skill.high]).all()
+    assert np.isnan(geometric_skill(np.array([0.0, np.nan])).value)

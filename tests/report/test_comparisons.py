@@ -215,6 +215,23 @@ def test_methods_are_summed_up_over_data_sets(store: ResultsStore, save: Save) -
     assert "not told apart at 5 %: LoRA ~ TS-Memory ~ Origin" in text
 
 
+def test_a_forecast_without_any_error_ranks_first_and_is_no_measure_of_skill(
+    store: ResultsStore, save: Save
+) -> None:
+    for dataset in ("ETTh1", "ETTh2", "Weather"):
+        save(origin_spec("naive-seasonal", dataset=dataset), 0 * NOISE if dataset == "ETTh1" else 2 * NOISE)
+        save(origin_spec(dataset=dataset))
+        save(memory_spec(dataset=dataset), 0.9 * HARDER)
+    (suite,) = suites(store.records(), store, "mse")
+    found = summaries(suite, family(suite, "origin")[0])
+    assert len(found) == 3
+    assert np.isnan([one.skill.value for one in found]).all()
+    ranking = critical_difference(suite)
+    assert ranking is not None
+    assert dict(zip(ranking.names, ranking.ranks, strict=True))["Seasonal naive"] == pytest.approx(7 / 3)
+    assert "nan" not in render(significance_tables(store.records(), store, "mse"), "markdown")
+
+
 def test_a_data_set_counts_once_in_a_mean_however_many_horizons_it_has(
     store: ResultsStore, save: Save
 ) -> None:

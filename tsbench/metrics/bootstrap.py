@@ -97,8 +97,11 @@ def geometric_skill(ratios: NDArray[np.floating]) -> Interval:
         ratios: [D] error over that of the reference forecast, one per data set.
 
     Returns:
-        The skill, with the interval of the bootstrap over data sets; NaN bounds for a single one.
+        The skill, with the interval of the bootstrap over data sets; NaN bounds for a single one, or where a
+        ratio is zero.
     """
+    if not np.all(ratios):
+        return Interval(math.nan if np.isnan(ratios).any() else 100.0, math.nan, math.nan)
     logarithms = np.log(np.asarray(ratios, dtype=np.float64))
     mean = nested_mean(logarithms, logarithms[:, None])
     value, high, low = (100 * (1 - math.exp(bound)) for bound in (mean.value, mean.low, mean.high))

@@ -11,7 +11,7 @@ from tsbench.metrics.bootstrap import Interval, geometric_skill, nested_mean
 from tsbench.metrics.ranks import CriticalDifference, compare_ranks
 from tsbench.metrics.significance import win_rate
 from tsbench.report.cells import Cell, Table
-from tsbench.report.comparisons import Comparison, Family, Metric, Suite, Verdict, interval_text
+from tsbench.report.comparisons import Comparison, Family, Metric, Scored, Suite, Verdict, interval_text
 from tsbench.report.labels import MISSING, row_rank
 
 
@@ -49,14 +49,14 @@ def summaries(suite: Suite, judged: Family) -> list[Summary]:
         suite: Settings with their rows.
         judged: Its comparisons with Origin.
     """
-    rows: dict[str, list[tuple[str, float]]] = defaultdict(list)  # data set, error over the seasonal naive's
+    rows: dict[str, list[tuple[str, float]]] = defaultdict(list)  # data set, log of its error ratio
     ranks: dict[str, int] = {}
     for setting in suite.settings:
         naive = next((one for one in setting.scored if one.row.spec.backbone == "naive-seasonal"), None)
         for one in setting.scored:
-            known = naive is not None and naive.levels == one.levels
-            ratio = one.errors.mean() / naive.errors.mean() if naive and known else math.nan
-            rows[one.name].append((setting.dataset, float(ratio)))
+            known = naive is not None and naive.levels == one.levels and naive.errors.any()
+            ratio = _log_error(one) - _log_error(naive) if naive and known else math.nan
+            rows[one.name].append((setting.dataset, ratio))
             ranks[one.name] = row_rank(one.row.spec)
     against: dict[str, list[tuple[Comparison, Verdict]]] = defaultdict(list)
     for comparison, found in zip(judged.comparisons, judged.verdicts, strict=True):
@@ -74,7 +74,7 @@ def _summary(
     by_dataset: dict[str, list[float]] = defaultdict(list)
     for dataset, ratio in ratios:
         by_dataset[dataset].append(ratio)
-    skill = geometric_skill(np.array([math.exp(np.log(each).mean()) for each in by_dataset.values()]))
+    skill = geometric_skill(np.array([math.exp(np.mean(each)) for each in by_dataset.values()]))
     errors = [(one.ours.errors.mean(), one.reference.errors.mean()) for one, _ in against]
     return Summary(
         name=name,
@@ -89,6 +89,11 @@ def _summary(
     )
 
 
+def _log_error(one: Scored) -> float:
+    """Natural logarithm of the mean error; minus infinity where there is none."""
+    return math.log(one.errors.mean()) if one.errors.any() else -math.inf
+
+
 def critical_difference(suite: Suite) -> CriticalDifference | None:
     """Average ranks of the methods that were run on every data set of a suite, for its diagram.
 
@@ -101,7 +106,7 @@ def critical_difference(suite: Suite) -> CriticalDifference | None:
         levels = Counter(one.levels for one in setting.scored).most_common(1)[0][0]
         for one in setting.scored:
             if one.levels == levels:
-                cells[one.name][setting.dataset, setting.horizon] = float(one.errors.mean())
+                cells[one.name][setting.dataset, setting.horizon] = _log_error(one)
     data_sets = list(dict.fromkeys(setting.dataset for setting in suite.settings))
     complete = {
         name: found for name, found in cells.items() if {dataset for dataset, _ in found} == set(data_sets)
@@ -111,10 +116,7 @@ def critical_difference(suite: Suite) -> CriticalDifference | None:
         return None
     errors = np.array(
         [
-            [
-                np.mean([math.log(found[cell]) for cell in shared if cell[0] == dataset])
-                for found in complete.values()
-            ]
+            [np.mean([found[cell] for cell in shared if cell[0] == dataset]) for found in complete.values()]
             for dataset in data_sets
         ]
     )
