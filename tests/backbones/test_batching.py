@@ -5,6 +5,7 @@ from tsbench.backbones.batching import RowLimit, is_out_of_memory, rows_in_budge
 from tsbench.errors import TsbenchError
 
 CONTEXT = torch.arange(60.0).view(20, 3)
+PROCESSOR = torch.device("cpu")
 CPU = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
 
@@ -59,5 +60,13 @@ def test_an_allocation_that_pytorch_cannot_make_is_recognised() -> None:
 
 
 def test_rows_fall_with_their_size_and_never_below_one() -> None:
-    assert rows_in_budget(512) == 2 * rows_in_budget(1_024)
-    assert rows_in_budget(10**12) == 1
+    assert rows_in_budget(512, PROCESSOR) == 2 * rows_in_budget(1_024, PROCESSOR)
+    assert rows_in_budget(10**12, PROCESSOR) == 1
+
+
+def test_a_gpu_beside_a_model_on_the_processor_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = rows_in_budget(512, PROCESSOR)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (2**36, 2**36))
+    assert rows_in_budget(512, PROCESSOR) == before
+    assert rows_in_budget(512, torch.device("cuda")) == 2**36 // 64 // (4 * 512)

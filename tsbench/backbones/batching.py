@@ -14,15 +14,16 @@ _GPU_SHARE = 64  # of the free memory
 Function = Callable[[torch.Tensor], torch.Tensor]
 
 
-def rows_in_budget(values: int) -> int:
+def rows_in_budget(values: int, device: torch.device) -> int:
     """Rows of a model call, at least 1, whose contexts and forecasts fit into the budget.
 
     Args:
         values: Float32 values of a row, context and forecast together.
+        device: Where the model is.
     """
     budget = _CPU_BYTES
-    if torch.cuda.is_available():
-        budget = max(budget, torch.cuda.mem_get_info()[0] // _GPU_SHARE)
+    if device.type == "cuda":
+        budget = max(budget, torch.cuda.mem_get_info(device)[0] // _GPU_SHARE)
     return max(1, budget // (4 * values))
 
 

@@ -132,6 +132,7 @@ class FrozenBackbone:
         budget_bytes: Size above which the least recently used entries are removed; a request larger than
             the budget is computed without being stored.
         stages: Where the time of the backbone goes.
+        device: Where the backbone is: "cpu", "cuda" or "cuda:N".
     """
 
     backbone: Backbone
@@ -140,6 +141,7 @@ class FrozenBackbone:
     directory: Path | None
     budget_bytes: int
     stages: Stages = field(default_factory=Stages)
+    device: str = "cpu"
 
     @cached_property
     def _limit(self) -> RowLimit:
@@ -199,8 +201,9 @@ class FrozenBackbone:
             windows: How many.
             values: Float32 values of the forecast of a row, Q x H; 0 for embeddings.
         """
-        most = _ROWS_PER_CHUNK["cuda" if torch.cuda.is_available() else "cpu"]
-        size = max(1, min(most, rows_in_budget(self.lookback + values)) // self.scaled.shape[1])
+        device = torch.device(self.device)
+        rows = min(_ROWS_PER_CHUNK[device.type], rows_in_budget(self.lookback + values, device))
+        size = max(1, rows // self.scaled.shape[1])
         for first in range(0, windows, size):
             yield slice(first, min(first + size, windows))
 

@@ -138,7 +138,8 @@ def prepare(bench: Bench, spec: LatencySpec, backbone: Backbone) -> Prepared:
         for method in spec.methods
     }
     task = next(iter(tasks.values()))
-    frozen = FrozenBackbone(backbone, task.scaled, spec.lookback, home() / "forecasts", cache_budget())
+    cache = home() / "forecasts"
+    frozen = FrozenBackbone(backbone, task.scaled, spec.lookback, cache, cache_budget(), device=spec.device)
     fitted = {method: untrained(tasks[method], frozen, spec.precision) for method in spec.methods}
     if spec.compiled:
         run = compiled({method: each.forecaster for method, each in fitted.items()})

@@ -155,6 +155,7 @@ class Bench:
             directory=home() / "forecasts" if cached else None,
             budget_bytes=cache_budget(),
             stages=task.stages,
+            device=spec.device,
         )
 
 

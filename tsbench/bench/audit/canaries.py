@@ -201,7 +201,12 @@ class Trials:
         """The backbone over a variant."""
         cache = task.artifacts / "forecasts"
         return FrozenBackbone(
-            self.bench.backbone(self.spec), task.scaled, self.spec.lookback, cache, _CACHE_BYTES
+            self.bench.backbone(self.spec),
+            task.scaled,
+            self.spec.lookback,
+            cache,
+            _CACHE_BYTES,
+            device=self.spec.device,
         )
 
     def fit(self, name: str, dataset: Dataset) -> Trial:
