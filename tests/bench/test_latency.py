@@ -287,10 +287,15 @@ def test_settings_are_every_combination_with_an_evaluation_per_horizon(bench: Be
     assert {spec.methods for spec in asked} == {("raft",)}
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_a_compiled_evaluation_comes_after_one_that_does_not_count(bench: Bench, compiled: bool) -> None:
-    evaluation = specs(compiled=compiled, end_to_end=True)[-1]
-    assert (evaluation.batch, evaluation.warm_up, evaluation.repeats) == (None, int(compiled), 1)
+@pytest.mark.parametrize(
+    ("compiled", "device", "first"), [(False, "cpu", 0), (True, "cpu", 1), (False, "cuda", 1)]
+)
+def test_an_evaluation_comes_after_one_that_does_not_count_where_first_calls_cost_more(
+    bench: Bench, compiled: bool, device: str, first: int
+) -> None:
+    evaluation = specs(compiled=compiled, device=device, end_to_end=True)[-1]
+    assert (evaluation.batch, evaluation.warm_up, evaluation.repeats) == (None, first, 1)
+    assert evaluation.device == device
 
 
 @pytest.mark.parametrize(

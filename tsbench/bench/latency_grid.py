@@ -25,6 +25,7 @@ def latency_specs(
     end_to_end: bool,
     test_stride: int,
     compiled: bool = False,
+    device: str = "cpu",
     own_data: Collection[str] = (),
     **common: Any,
 ) -> list[LatencySpec]:
@@ -39,6 +40,7 @@ def latency_specs(
         end_to_end: Also time one evaluation of the test windows per data set and horizon.
         test_stride: Steps between those test windows.
         compiled: Run networks through torch.compile; an evaluation then comes after one that does not count.
+        device: Where it runs; on a GPU, whose first calls load their kernels, the same holds.
         own_data: Names of data sets that are not in the catalogue.
         **common: Further fields that all settings share.
 
@@ -56,14 +58,16 @@ def latency_specs(
     for name in datasets:
         with mistakes.noting():
             members += [entry.name for entry in resolve([name])]
-    evaluation = {"batch": None, "repeats": 1, "warm_up": int(compiled), "test_stride": test_stride}
+    first = int(compiled or device != "cpu")
+    evaluation = {"batch": None, "repeats": 1, "warm_up": first, "test_stride": test_stride}
     variants: list[dict[str, Any]] = [{"batch": batch} for batch in dict.fromkeys(batches)]
     specs = []
     for dataset, horizon in product(dict.fromkeys((*members, *own_data)), dict.fromkeys(horizons)):
         for variant in (*variants, *([evaluation] if end_to_end else [])):
-            setting = {"dataset": dataset, "horizon": horizon, "backbone": backbone, "compiled": compiled}
+            setting = {"dataset": dataset, "horizon": horizon, "backbone": backbone}
+            place = {"device": device, "compiled": compiled}
             with mistakes.noting():
-                fields = common | setting | variant | {"methods": tuple(dict.fromkeys(names))}
+                fields = common | setting | place | variant | {"methods": tuple(dict.fromkeys(names))}
                 specs.append(LatencySpec.model_validate(fields))
     mistakes.raise_any()
     return specs
