@@ -217,6 +217,7 @@ def evaluate(
     lookback: int = 512,
     stride: int = 1,
     drop_last: int | None = None,
+    device: str = "cpu",
 ) -> "Scores":
     """Score your own forecaster on the test windows of a data set.
 
@@ -230,6 +231,7 @@ def evaluate(
         lookback: Context steps L.
         stride: Steps between test windows.
         drop_last: Batch size of a loader that drops its last batch, to reproduce such tables.
+        device: Where the forecaster runs, "cpu", "cuda" or "cuda:N"; on a GPU it gets more contexts a call.
 
     Returns:
         All scores; ``n_windows`` says how many windows they cover.
@@ -249,5 +251,6 @@ def evaluate(
     grid = window_grid(borders, "test", lookback, horizon, stride, drop_last)
     scaler = Scaler.fit(dataset.values[slice(*borders.train)])
     scaled = scaler.transform(dataset.values)
-    frozen = FrozenBackbone(cast(Backbone, forecaster), scaled, lookback, directory=None, budget_bytes=0)
+    own = cast(Backbone, forecaster)
+    frozen = FrozenBackbone(own, scaled, lookback, directory=None, budget_bytes=0, device=device)
     return score(forecaster, frozen, grid, scaler).scores

@@ -349,10 +349,6 @@ def test_only_forecasts_that_cost_something_are_cached(bench: Bench, workplace: 
     assert list((workplace / "home" / "forecasts").rglob("values.f32"))
 
 
-def test_model_calls_are_as_large_as_the_cells_device_allows(bench: Bench) -> None:
-    assert bench.frozen(cell(device="cuda"), bench.task(cell())).device == "cuda"
-
-
 def test_data_of_ones_own_counts_with_its_split_and_season(bench: Bench) -> None:
     demo = replace(bench.dataset("demo"), name="mine")
     changes: list[dict[str, Any]] = [

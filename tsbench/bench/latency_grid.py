@@ -64,10 +64,15 @@ def latency_specs(
     specs = []
     for dataset, horizon in product(dict.fromkeys((*members, *own_data)), dict.fromkeys(horizons)):
         for variant in (*variants, *([evaluation] if end_to_end else [])):
-            setting = {"dataset": dataset, "horizon": horizon, "backbone": backbone}
-            place = {"device": device, "compiled": compiled}
+            setting = {
+                "dataset": dataset,
+                "horizon": horizon,
+                "backbone": backbone,
+                "device": device,
+                "compiled": compiled,
+            }
             with mistakes.noting():
-                fields = common | setting | place | variant | {"methods": tuple(dict.fromkeys(names))}
+                fields = common | setting | variant | {"methods": tuple(dict.fromkeys(names))}
                 specs.append(LatencySpec.model_validate(fields))
     mistakes.raise_any()
     return specs

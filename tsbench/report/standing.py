@@ -55,8 +55,8 @@ def summaries(suite: Suite, judged: Family) -> list[Summary]:
         naive = next((one for one in setting.scored if one.row.spec.backbone == "naive-seasonal"), None)
         for one in setting.scored:
             known = naive is not None and naive.levels == one.levels and naive.errors.any()
-            ratio = _log_error(one) - _log_error(naive) if naive and known else math.nan
-            rows[one.name].append((setting.dataset, ratio))
+            log_ratio = _log_error(one) - _log_error(naive) if naive and known else math.nan
+            rows[one.name].append((setting.dataset, log_ratio))
             ranks[one.name] = row_rank(one.row.spec)
     against: dict[str, list[tuple[Comparison, Verdict]]] = defaultdict(list)
     for comparison, found in zip(judged.comparisons, judged.verdicts, strict=True):
@@ -68,17 +68,17 @@ def summaries(suite: Suite, judged: Family) -> list[Summary]:
 
 
 def _summary(
-    name: str, ratios: list[tuple[str, float]], against: list[tuple[Comparison, Verdict]]
+    name: str, log_ratios: list[tuple[str, float]], against: list[tuple[Comparison, Verdict]]
 ) -> Summary:
     found = [verdict for _, verdict in against]
     by_dataset: dict[str, list[float]] = defaultdict(list)
-    for dataset, ratio in ratios:
-        by_dataset[dataset].append(ratio)
+    for dataset, log_ratio in log_ratios:
+        by_dataset[dataset].append(log_ratio)
     skill = geometric_skill(np.array([math.exp(np.mean(each)) for each in by_dataset.values()]))
     errors = [(one.ours.errors.mean(), one.reference.errors.mean()) for one, _ in against]
     return Summary(
         name=name,
-        cells=len(ratios),
+        cells=len(log_ratios),
         data_sets=len(by_dataset),
         better=found.count("better"),
         worse=found.count("worse"),
